@@ -1,0 +1,56 @@
+"""What a scan finds: plain values, no file descriptors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """A regular file as `fstat` saw it. Two equal values mean: not touched in between.
+
+    ``path`` is relative to the home with ``/`` between its parts, ``mode`` holds the permission bits only.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    mode: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class DirStat:
+    """A directory; the home itself has the path ``""``."""
+
+    path: str
+    mtime_ns: int
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStat:
+    """A symbolic link that stays inside the home: ``target`` as the link holds it (always relative)."""
+
+    path: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A path that belongs into a backup and cannot be taken: ``reason`` is half a sentence for a person."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """One walk through the home: what is in, what was refused, how much the rules left out."""
+
+    files: dict[str, FileStat] = field(default_factory=dict)
+    directories: dict[str, DirStat] = field(default_factory=dict)
+    links: dict[str, LinkStat] = field(default_factory=dict)
+    refused: tuple[Refused, ...] = ()
+    excluded: int = 0
