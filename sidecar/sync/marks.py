@@ -1,0 +1,151 @@
+"""What a ledger remembers, as plain values: the two marks of a path, and the header of the whole."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sidecar.home.entries import FileStat
+
+# A file changed this shortly before it was read may change again within the same clock tick, unseen by its
+# times (the kernel's tick is 1 to 10 ms; git calls such an entry racily clean).
+RACY_NS = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A conflict that was decided: this local content against this object. It moves no base (rule 8)."""
+
+    local_digest: str
+    etag: str
+    stat: FileStat | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The two marks of one path (rule 1).
+
+    ``etag, size, digest``: (a), the object as shipped or read; an empty ETag means cleared: unite in full.
+    ``local_size, local_digest``: (b), the prefix of the local file that this object contains.
+    ``stat``: the local file as it was when (b) was taken; equal again means untouched. None: read it again.
+    ``mtime_ns, mode``: what the manifest says of the file.
+    ``loser``: the ETag of an object that a restore passed over for a newer journalled version (rule 10).
+    """
+
+    etag: str
+    size: int
+    digest: str
+    local_size: int
+    local_digest: str
+    stat: FileStat | None = None
+    mtime_ns: int = 0
+    mode: int = 0o600
+    settled: Settled | None = None
+    loser: str = ""
+
+    def cleared(self) -> Mark:
+        """This mark with (a) taken back: the next checkpoint unites in full (rule 5)."""
+        return replace(self, etag="")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the ledger as a whole stands for."""
+
+    user_id: str
+    area: str
+    writer: str
+    home: tuple[int, int]
+    restored: bool = False
+    generation: int = 0
+    directories: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    not_restored: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def lasting(stat: FileStat, read_at_ns: int) -> FileStat | None:
+    """`stat` if equal times will prove that the file is untouched, else None (it changed too recently)."""
+    return stat if stat.mtime_ns + RACY_NS < read_at_ns else None
+
+
+def new_writer(pod_uid: str | None) -> str:
+    """A writer's name: a fresh ledger is a fresh writer, even in the same pod (rule 12)."""
+    return f"{pod_uid or 'pod'}-{secrets.token_hex(6)}"
+
+
+def header_document(header: Header) -> dict[str, Any]:
+    """`header` as JSON."""
+    return {
+        "user_id": header.user_id,
+        "area": header.area,
+        "writer": header.writer,
+        "home": header.home,
+        "restored": header.restored,
+        "generation": header.generation,
+        "directories": header.directories,
+        "links": header.links,
+        "not_restored": header.not_restored,
+        "extra": header.extra,
+    }
+
+
+def header_of(document: dict[str, Any]) -> Header:
+    """The header in a JSON `document`; raises KeyError or TypeError where it is none."""
+    return Header(
+        user_id=document["user_id"],
+        area=document["area"],
+        writer=document["writer"],
+        home=(document["home"][0], document["home"][1]),
+        restored=document["restored"],
+        generation=document["generation"],
+        directories=tuple(document["directories"]),
+        links=tuple(document["links"]),
+        not_restored=document["not_restored"],
+        extra=document["extra"],
+    )
+
+
+def packed(mark: Mark) -> list[Any]:
+    """`mark` as a short JSON list: a ledger holds one for each path."""
+    settled = mark.settled
+    return [
+        mark.etag,
+        mark.size,
+        mark.digest,
+        mark.local_size,
+        mark.local_digest,
+        _packed_stat(mark.stat),
+        mark.mtime_ns,
+        mark.mode,
+        [settled.local_digest, settled.etag, _packed_stat(settled.stat)] if settled else None,
+        mark.loser,
+    ]
+
+
+def unpacked(fields: list[Any]) -> Mark:
+    """The mark in a JSON list; raises ValueError or TypeError where it is none."""
+    etag, size, digest, local_size, local_digest, stat, mtime_ns, mode, settled, loser = fields
+    return Mark(
+        etag,
+        size,
+        digest,
+        local_size,
+        local_digest,
+        _unpacked_stat(stat),
+        mtime_ns,
+        mode,
+        Settled(settled[0], settled[1], _unpacked_stat(settled[2])) if settled else None,
+        loser,
+    )
+
+
+def _packed_stat(stat: FileStat | None) -> list[Any] | None:
+    if stat is None:
+        return None
+    return [stat.path, stat.size, stat.mtime_ns, stat.ctime_ns, stat.mode, stat.inode]
+
+
+def _unpacked_stat(fields: list[Any] | None) -> FileStat | None:
+    return FileStat(*fields) if fields else None
