@@ -15,7 +15,7 @@ import pytest
 
 from sidecar.embedded import EmbeddedS3
 from sidecar.settings import Settings
-from tests.servers import Buckets, FaultProxy, Server, client, moto_server, rclone_server
+from tests.servers import Buckets, FaultProxy, Server, client, run_moto, run_rclone
 
 # Before any test imports an S3 client: nothing of the machine's own credentials or proxies may leak in.
 for _name in [n for n in os.environ if n.startswith("AWS_") or n.lower().endswith("_proxy")]:
@@ -32,18 +32,18 @@ def weed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS3
 
 
 @pytest.fixture(scope="session")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """moto's server: keys as they are, storage classes, versions; no secret is checked."""
-    with moto_server(tmp_path_factory.mktemp("moto") / "log") as server:
+    with run_moto(tmp_path_factory.mktemp("moto") / "log") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """rclone's server: ignores every condition."""
     directory = tmp_path_factory.mktemp("rclone")
     (directory / "buckets").mkdir()
-    with rclone_server(directory / "buckets", directory / "log") as server:
+    with run_rclone(directory / "buckets", directory / "log") as server:
         yield server
 
 

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from sidecar.embedded import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, EmbeddedS3
 from tests.fault_proxy import FaultProxy
 
-__all__ = ["Buckets", "EmbeddedS3", "FaultProxy", "Server", "client", "moto_server", "rclone_server"]
+__all__ = ["Buckets", "EmbeddedS3", "FaultProxy", "Server", "client", "run_moto", "run_rclone"]
 
 
 class Server(Protocol):
@@ -52,7 +52,7 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def moto_server(log: Path) -> Iterator[ServerProcess]:
+def run_moto(log: Path) -> Iterator[ServerProcess]:
     port = free_port()
     command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with _running(command, port, log):
@@ -60,7 +60,7 @@ def moto_server(log: Path) -> Iterator[ServerProcess]:
 
 
 @contextlib.contextmanager
-def rclone_server(directory: Path, log: Path) -> Iterator[ServerProcess]:
+def run_rclone(directory: Path, log: Path) -> Iterator[ServerProcess]:
     """Buckets are the directories in `directory`."""
     port = free_port()
     program = shutil.which("rclone", path=str(Path(sys.executable).parent)) or "rclone"

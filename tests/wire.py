@@ -1,4 +1,4 @@
-"""HTTP messages as the fault proxy reads and writes them: whole, in memory, as close to the wire as needed."""
+"""HTTP messages as the fault proxy reads and writes them: whole, in memory, as on the wire."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def through(fault_proxy: FaultProxy, weed_server: EmbeddedS3) -> Iterator[Any]:
     outside.close()
 
 
-@pytest.mark.parametrize("name", ["weed_server", "moto", "rclone"])
+@pytest.mark.parametrize("name", ["weed_server", "moto_server", "rclone_server"])
 def test_each_server_keeps_what_it_was_given(name: str, request: pytest.FixtureRequest) -> None:
     server: Server = request.getfixturevalue(name)
     outside = client(server)
@@ -29,7 +29,7 @@ def test_each_server_keeps_what_it_was_given(name: str, request: pytest.FixtureR
     outside.put_object(Bucket="kept", Key="a/b", Body=b"text", Metadata={"mtime": "1.5"})
     got = outside.get_object(Bucket="kept", Key="a/b")
     assert got["Body"].read() == b"text"
-    assert got["Metadata"].get("mtime") == ("1.5" if name != "rclone" else None)
+    assert got["Metadata"].get("mtime") == ("1.5" if name != "rclone_server" else None)
     outside.close()
 
 
