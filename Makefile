@@ -53,6 +53,7 @@ lock: ## Resolve pyproject.toml into requirements/*.txt; ARGS=--upgrade takes ne
 
 .PHONY: setup
 setup: $(READY) ## Make .venv with everything; the other commands do it when they need it
+	@:
 
 .PHONY: clean
 clean: ## Remove everything that these commands made

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
-LOCKS = ("develop", "runtime", "injector", "demo")
+LOCKS = ("develop", "image", "injector", "demo")
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -131,7 +131,7 @@ def test_the_locks_hold_the_versions_that_pyproject_names():
 
 def test_what_the_image_installs_is_what_the_tests_run_with():
     developed = pins_of("develop")
-    for lock in ("runtime", "injector", "demo"):
+    for lock in ("image", "injector", "demo"):
         assert {name: v for name, v in pins_of(lock).items() if developed.get(name) != v} == {}
 
 
