@@ -142,7 +142,7 @@ def clashes(modified: Mapping[str, float]) -> dict[str, str]:
             newest_below[parent] = max(at, newest_below.get(parent, at))
     clashing = {path for path in modified if path in newest_below}
     files = {path for path in clashing if modified[path] > newest_below[path]}
-    lost = {path: "a newer directory stands at this name" for path in clashing - files}
+    lost = dict.fromkeys(clashing - files, "a newer directory stands at this name")
     for path in modified if files else ():
         above = next((parent for parent in _parents(path) if parent in files), None)
         if above is not None:

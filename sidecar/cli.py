@@ -1,0 +1,141 @@
+"""``claude-sidecar``: the commands. Exit codes: 0 done, 1 failed, 2 wrong use or could not tell, 3 partly.
+
+Each command imports what it needs when it runs: an init container pays for every import.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sidecar import __version__, logs, settings
+from sidecar.errors import SettingsError, SidecarError, UserError
+from sidecar.logs import log
+
+if TYPE_CHECKING:
+    from sidecar.settings import Settings
+
+DONE, FAILED, WRONG_USE, PARTLY = 0, 1, 2, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. Every expected error ends as one sentence."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    logs.set_up()
+    try:
+        return int(chosen.command(chosen))
+    except (SettingsError, UserError) as error:
+        log.error("%s", error)
+        return WRONG_USE
+    except SidecarError as error:
+        log.error("%s", error)
+        return FAILED
+    except KeyboardInterrupt:
+        return FAILED
+    except BrokenPipeError:  # whoever read our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="claude-sidecar",
+        description="Makes a pod's .claude directory outlive the pod.",
+        epilog="Every setting is also an environment variable: see claude-sidecar config.",
+    )
+    parser.add_argument("--version", action="version", version=f"claude-sidecar {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add(commands, "restore", "bring the area into the home, before the agent starts", _restore, dry_run=True)
+    _add(commands, "backup", "bring the area up to date with the home", _backup, dry_run=True)
+    _add(commands, "run", "serve: triggers, interval backups, the last flush", _run)
+    _add(commands, "config", "print every setting with its value and where it comes from", _config)
+    _add(commands, "demo", "two pods' lives against an embedded S3 server", _demo, settings_flags=False)
+    return parser
+
+
+def _add(
+    commands: Any,
+    name: str,
+    meaning: str,
+    command: Any,
+    *,
+    dry_run: bool = False,
+    settings_flags: bool = True,
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=meaning, description=meaning)
+    parser.set_defaults(command=command)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+    if dry_run:
+        parser.add_argument("--dry-run", action="store_true", help="say what would move, move nothing")
+    if settings_flags:
+        group = parser.add_argument_group("settings", "each overrides its environment variable")
+        for option in settings.OPTIONS:
+            help_text = f"{option.meaning} [{option.variable}]"
+            group.add_argument(
+                option.flag, dest=f"set_{option.field}", metavar=option.metavar, help=help_text
+            )
+    return parser
+
+
+def _settings(chosen: argparse.Namespace) -> Settings:
+    flags = {
+        name.removeprefix("set_"): value
+        for name, value in vars(chosen).items()
+        if name.startswith("set_") and value is not None
+    }
+    read = settings.load(os.environ, flags)
+    logs.set_up(read.log_format, read.log_level)
+    for sentence in read.warnings:
+        log.warning("%s", sentence)
+    return read
+
+
+def _restore(chosen: argparse.Namespace) -> int:
+    from sidecar.commands import restore
+
+    return restore(_settings(chosen), dry_run=chosen.dry_run, as_json=chosen.json)
+
+
+def _backup(chosen: argparse.Namespace) -> int:
+    from sidecar.commands import backup
+
+    return backup(_settings(chosen), dry_run=chosen.dry_run, as_json=chosen.json)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    from sidecar.server import run
+
+    return run(_settings(chosen))
+
+
+def _config(chosen: argparse.Namespace) -> int:
+    rows = settings.described(_settings(chosen))
+    if chosen.json:
+        _print_json(rows)
+        return DONE
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        value = "-" if row["value"] is None or row["value"] == () else row["value"]
+        shown = ",".join(value) if isinstance(value, tuple) else str(value)
+        sys.stdout.write(f"{row['name']:<{width}}  {shown:<28}  {row['origin']}\n")
+    return DONE
+
+
+def _demo(chosen: argparse.Namespace) -> int:
+    from sidecar.demo import demo
+
+    return demo()
+
+
+def _print_json(value: Any) -> None:
+    import orjson
+
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""``claude-sidecar run``: the composition root. One process, named and guarded root tasks, one way to stop.
+
+Phases: listeners up, interval backups, the fixed user's initial sync (tried again for ever), then the wait
+for the end. SIGTERM: a last checkpoint within what is left of the grace period, the termination message, and
+an exit code that says whether all eligible files are in the bucket. A second SIGTERM ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from sidecar import termination
+from sidecar.api.identity import Verifier
+from sidecar.api.listeners import Listeners
+from sidecar.api.metrics import Metrics
+from sidecar.errors import SidecarError
+from sidecar.logs import log
+from sidecar.settings import Settings
+from sidecar.sync.claude_sync_manager import ClaudeSyncManager
+
+DONE, FAILED = 0, 1
+# Kept back from the grace period for the end itself: the termination message and the exit.
+MARGIN_SECONDS = 1.0
+_RETRY_SECONDS = (2.0, 60.0)
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM; returns the exit code: 0 only if all eligible files are durable."""
+    return asyncio.run(_Server(settings).serve())
+
+
+class _Server:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._manager = ClaudeSyncManager(settings)
+        self._end = asyncio.Event()
+        self._reason = ""
+        self._root_tasks: set[asyncio.Task[Any]] = set()
+        self._died = ""
+
+    async def serve(self) -> int:
+        settings = self._settings
+        self._catch_signals()
+        verifier = Verifier.from_settings(settings)
+        listeners = Listeners(settings, self._manager, verifier, Metrics())
+        await listeners.start()
+        try:
+            await self._manager.start()
+            if self._manager.loop_task:
+                self._guard(self._manager.loop_task)
+            if settings.user_id and settings.bucket:
+                self._spawn(self._sync_fixed_user(settings.user_id), "initial-sync-of-the-fixed-user")
+            await self._end.wait()
+            return await self._finish()
+        finally:
+            await listeners.stop()
+
+    # -- signals
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number.name)
+
+    def _on_signal(self, name: str) -> None:
+        if self._end.is_set():
+            log.error("%s again: ending at once; what was not backed up is lost with the pod", name)
+            os._exit(FAILED)
+        log.info("%s: the last backup begins", name)
+        self._reason = name
+        self._end.set()
+
+    # -- root tasks
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._guard(asyncio.create_task(work, name=name))
+
+    def _guard(self, task: asyncio.Task[Any]) -> None:
+        """A root task that dies ends the process, so that Kubernetes starts it again."""
+        self._root_tasks.add(task)
+        task.add_done_callback(self._on_root_task_end)
+
+    def _on_root_task_end(self, task: asyncio.Task[Any]) -> None:
+        self._root_tasks.discard(task)
+        if task.cancelled() or not task.exception():
+            return
+        log.error("The task %s died: %r", task.get_name(), task.exception(), exc_info=task.exception())
+        self._died = self._reason = f"the task {task.get_name()} died"
+        self._end.set()
+
+    async def _sync_fixed_user(self, user_id: str) -> None:
+        pause_seconds, most_seconds = _RETRY_SECONDS
+        while not (await self._manager.ensure_initial_sync(user_id)).synced:
+            await asyncio.sleep(pause_seconds * random.uniform(0.5, 1))  # noqa: S311
+            pause_seconds = min(pause_seconds * 2, most_seconds)
+
+    # -- the end
+
+    async def _finish(self) -> int:
+        noticed_at = self._manager.drained_at or time.monotonic()
+        deadline = noticed_at + self._settings.grace_seconds - MARGIN_SECONDS
+        for task in list(self._root_tasks):
+            task.remove_done_callback(self._on_root_task_end)
+        results = await self._manager.last_backup(deadline)
+        durable = all(result.durable for result in results) and not self._died
+        data = termination.message(results, self._manager.durable_at(), f"ended by {self._reason}")
+        termination.write(self._settings.termination_log, data)
+        log.log(20 if durable else 40, "%s", data.split(b"\n", 1)[0].decode())
+        await self._stop_manager()
+        return DONE if durable else FAILED
+
+    async def _stop_manager(self) -> None:
+        try:
+            await asyncio.wait_for(self._manager.stop(), MARGIN_SECONDS)
+        except (TimeoutError, SidecarError) as error:
+            log.warning("The end was not orderly: %r", error)

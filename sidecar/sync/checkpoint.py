@@ -1,0 +1,240 @@
+"""Checkpoint: the objects of an area brought up to date with the home, then the manifest.
+
+Order: other files before transcripts, because a tool result is written before the line that names it; within
+each, what is new first. Sizes are those of one scan. A file that did not change since its mark costs no read
+and no request.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Protocol
+
+from sidecar.area.objects import Listing
+from sidecar.errors import HomeError, SidecarError
+from sidecar.home.entries import FileStat, Refused, Scan
+from sidecar.home.scan import scan as scan_home
+from sidecar.logs import log
+from sidecar.names import path_problem
+from sidecar.sync import picture, transcripts, whole_files
+from sidecar.sync.adoption import adopt
+from sidecar.sync.compare import is_transcript
+from sidecar.sync.progress import Progress, Watcher, nobody
+from sidecar.sync.results import BackupResult, Unsynced
+from sidecar.sync.shipped import Shipped
+from sidecar.sync.snapshots import MEMORY_BYTES
+from sidecar.sync.transfers import Done, Job, concerns_all, run_jobs
+from sidecar.sync.workspace import Workspace
+
+
+class _Ship(Protocol):
+    def __call__(self, workspace: Workspace, stat: FileStat, *, contested: bool) -> Shipped: ...
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What a checkpoint moved so far."""
+
+    files: int = 0
+    bytes: int = 0
+    noted: bool = False
+    conflicts: list[str] = field(default_factory=list)
+    pending: list[Unsynced] = field(default_factory=list)
+    refused: list[Unsynced] = field(default_factory=list)
+    error: SidecarError | None = None
+
+    @property
+    def halted(self) -> bool:
+        """True where the store is away or will not have us: nothing more is tried."""
+        return self.error is not None and concerns_all(self.error)
+
+
+def checkpoint(
+    workspace: Workspace,
+    *,
+    listing: Listing | None = None,
+    watcher: Watcher = nobody,
+    stop: Callable[[], bool] = lambda: False,
+    dry_run: bool = False,
+) -> BackupResult:
+    """Ship every eligible file that changed; nothing is raised for a file that could not be shipped.
+
+    Parameters
+    ----------
+    listing: what the area holds, where the ledger cannot know it yet: equal files are adopted, and an object
+        that the ledger does not know is looked at before anything is sent.
+    stop: asked before each file; once true, what has not begun is reported as pending.
+    dry_run: report what would move, send nothing.
+
+    Raises
+    ------
+    HomeError: the home cannot be read at all.
+    """
+    begun = time.monotonic()
+    scan = scan_home(workspace.home, workspace.rules, max_file_bytes=workspace.max_file_bytes)
+    if listing is not None:
+        adopt(workspace, listing, picture.read_if_any(workspace), scan)
+    dirty, refused = _eligible(workspace, scan)
+    if dry_run:
+        return _planned(workspace, dirty, refused, begun)
+    tally = _Tally(refused=refused)
+    _ship_all(workspace, dirty, _contested(workspace, dirty, listing), tally, watcher, stop)
+    if (tally.noted or picture.shape_changed(workspace, scan)) and not tally.halted:
+        _commit_picture(workspace, scan, tally)
+    elif tally.noted:
+        workspace.ledger.save()
+    return _result(workspace, tally, begun)
+
+
+def _eligible(workspace: Workspace, scan: Scan) -> tuple[list[FileStat], list[Unsynced]]:
+    prefix_bytes = len(workspace.keys.objects.encode())
+    dirty: list[FileStat] = []
+    refused = [_unsynced(entry) for entry in scan.refused]
+    for path, stat in scan.files.items():
+        problem = path_problem(path, prefix_bytes)
+        if problem:
+            refused.append(Unsynced(path, problem, stat.size))
+        elif _is_dirty(workspace, stat):
+            dirty.append(stat)
+    return sorted(dirty, key=_order), refused
+
+
+def _unsynced(entry: Refused) -> Unsynced:
+    return Unsynced(entry.path, entry.reason)
+
+
+def _is_dirty(workspace: Workspace, stat: FileStat) -> bool:
+    mark = workspace.ledger.mark(stat.path)
+    if mark is None:
+        return True
+    if mark.settled and mark.settled.stat == stat:
+        return False
+    return mark.stat != stat or (not mark.etag and not mark.settled)
+
+
+def _order(stat: FileStat) -> tuple[bool, int]:
+    return is_transcript(stat.path), -stat.mtime_ns
+
+
+def _contested(workspace: Workspace, dirty: list[FileStat], listing: Listing | None) -> frozenset[str]:
+    """The paths whose object is another version than the ledger knows."""
+    if listing is None:
+        return frozenset()
+    contested = set()
+    for stat in dirty:
+        info, mark = listing.objects.get(workspace.keys.object(stat.path)), workspace.ledger.mark(stat.path)
+        if info and (mark is None or mark.etag != info.etag):
+            contested.add(stat.path)
+    return frozenset(contested)
+
+
+def _ship_all(
+    workspace: Workspace,
+    dirty: list[FileStat],
+    contested: frozenset[str],
+    tally: _Tally,
+    watcher: Watcher,
+    stop: Callable[[], bool],
+) -> None:
+    others = [stat for stat in dirty if not is_transcript(stat.path)]
+    lines = [stat for stat in dirty if is_transcript(stat.path)]
+    total_bytes, done_bytes = sum(stat.size for stat in dirty), 0
+    ends = chain(
+        _run(workspace, others, contested, whole_files.ship, stop),
+        _run(workspace, lines, contested, transcripts.ship, lambda: stop() or tally.halted),
+    )
+    sizes = {stat.path: stat.size for stat in dirty}
+    for number, done in enumerate(ends, 1):
+        _count(done, tally, sizes[done.job.name])
+        done_bytes += sizes[done.job.name]
+        watcher(Progress("backup", number, len(dirty), done_bytes, total_bytes))
+
+
+def _run(
+    workspace: Workspace,
+    stats: Iterable[FileStat],
+    contested: frozenset[str],
+    ship: _Ship,
+    stop: Callable[[], bool],
+) -> Iterable[Done[Shipped]]:
+    def job(stat: FileStat) -> Job[Shipped]:
+        weight = min(stat.size, MEMORY_BYTES) * 2
+        return Job(stat.path, weight, lambda: ship(workspace, stat, contested=stat.path in contested))
+
+    return run_jobs([job(stat) for stat in stats], workers=workspace.settings.concurrency, stop=stop)
+
+
+def _count(done: Done[Shipped], tally: _Tally, size: int) -> None:
+    path, shipped = done.job.name, done.value
+    if not done.started:
+        tally.pending.append(Unsynced(path, "not begun: the checkpoint ended before it", size))
+    elif shipped is None:
+        _count_error(done, tally, size)
+    else:
+        tally.files += shipped.moved
+        tally.bytes += shipped.sent_bytes
+        tally.noted |= shipped.noted
+        if shipped.conflict:
+            tally.conflicts.append(path)
+            log.warning("Conflict on %s: the version that lost is kept under conflicts/", path)
+        if shipped.pending:
+            tally.pending.append(Unsynced(path, shipped.pending, size))
+        if shipped.refused:
+            tally.refused.append(Unsynced(path, shipped.refused, size))
+
+
+def _count_error(done: Done[Shipped], tally: _Tally, size: int) -> None:
+    error = done.error
+    if not isinstance(error, SidecarError):
+        raise error if error else RuntimeError("a job ended with neither value nor error")
+    if isinstance(error, HomeError) and not error.outage:
+        tally.refused.append(Unsynced(done.job.name, error.message, size))
+        return
+    tally.pending.append(Unsynced(done.job.name, error.message, size))
+    if tally.error is None or concerns_all(error):
+        tally.error = error
+
+
+def _commit_picture(workspace: Workspace, scan: Scan, tally: _Tally) -> None:
+    try:
+        picture.commit(workspace, scan)
+    except SidecarError as error:
+        tally.error = error
+    workspace.ledger.save()
+
+
+def _planned(
+    workspace: Workspace, dirty: list[FileStat], refused: list[Unsynced], begun: float
+) -> BackupResult:
+    return BackupResult(
+        workspace.user_id,
+        durable=not dirty,
+        files=len(dirty),
+        bytes=sum(stat.size for stat in dirty),
+        seconds=time.monotonic() - begun,
+        pending=tuple(Unsynced(stat.path, "would be uploaded", stat.size) for stat in dirty),
+        refused=tuple(refused),
+        dry_run=True,
+    )
+
+
+def _result(workspace: Workspace, tally: _Tally, begun: float) -> BackupResult:
+    error = tally.error
+    return BackupResult(
+        workspace.user_id,
+        durable=not tally.pending and not error,
+        generation=workspace.ledger.header.generation,
+        files=tally.files,
+        bytes=tally.bytes,
+        seconds=time.monotonic() - begun,
+        unsynced_bytes=sum(entry.size_bytes for entry in tally.pending),
+        conflicts=tuple(tally.conflicts),
+        pending=tuple(tally.pending),
+        refused=tuple(tally.refused),
+        error=error.message if error else None,
+        kind=error.kind if error else None,
+        hint=error.hint if error else None,
+    )

@@ -1,0 +1,150 @@
+"""The first meeting of a home and its area: restored, uploaded, fresh, or already in step.
+
+Also the words that people grep for: every operation on a user's directory is logged here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from sidecar.errors import SidecarError
+from sidecar.logs import log
+from sidecar.sync.checkpoint import checkpoint
+from sidecar.sync.progress import Watcher, nobody
+from sidecar.sync.restore import area_listing, restore
+from sidecar.sync.results import BackupResult, SyncResult
+from sidecar.sync.workspace import Workspace
+
+
+def failed(user_id: str, error: SidecarError) -> SyncResult:
+    """The result of an initial sync or restore that `error` ended."""
+    return SyncResult(
+        user_id,
+        synced=False,
+        action="failed",
+        error=error.message,
+        kind=error.kind,
+        hint=error.hint,
+        outage=error.outage,
+    )
+
+
+def backup_failed(user_id: str, error: SidecarError) -> BackupResult:
+    """The result of a backup that `error` ended before it began."""
+    return BackupResult(user_id, durable=False, error=error.message, kind=error.kind, hint=error.hint)
+
+
+def initial_sync(
+    workspace: Workspace,
+    *,
+    watcher: Watcher = nobody,
+    stop: Callable[[], bool] = lambda: False,
+    dry_run: bool = False,
+) -> SyncResult:
+    """Restore the area, or make the first backup where the area is empty, or start fresh.
+
+    A ledger with its restore-complete mark means that this pod has done this: nothing is touched
+    (``already_synced``), so that a restarted container never restores over live data.
+
+    Raises
+    ------
+    StoreError: the area cannot be read; that is never taken for an empty one. HomeError, LedgerError.
+    """
+    if workspace.ledger.header.restored:
+        return SyncResult(workspace.user_id, synced=True, action="already_synced")
+    log.info("Checking if .claude data exists in S3: %s", workspace.objects_url)
+    listing = area_listing(workspace)
+    if listing.objects:
+        return restore_area(workspace, watcher=watcher, stop=stop, dry_run=dry_run)
+    log.info(
+        "No .claude data found in S3 for user %s, checking for local .claude data to backup",
+        workspace.user_id,
+    )
+    backup = backup_home(workspace, watcher=watcher, stop=stop, dry_run=dry_run)
+    if backup.error:
+        return _first_backup(backup, "failed")
+    if not dry_run:
+        workspace.ledger.set_header(replace(workspace.ledger.header, restored=True))
+    if not backup.files:
+        return _first_backup(backup, "fresh")
+    if not dry_run:
+        log.info(
+            "Initial backup completed for user %s: %d files backed up to S3", workspace.user_id, backup.files
+        )
+    return _first_backup(backup, "uploaded")
+
+
+def _first_backup(backup: BackupResult, action: str) -> SyncResult:
+    return SyncResult(
+        backup.user_id,
+        synced=action != "failed",
+        action=action,
+        files=backup.files,
+        bytes=backup.bytes,
+        seconds=backup.seconds,
+        error=backup.error,
+        kind=backup.kind,
+        hint=backup.hint,
+        refused=backup.refused,
+        dry_run=backup.dry_run,
+    )
+
+
+def restore_area(
+    workspace: Workspace,
+    *,
+    watcher: Watcher = nobody,
+    stop: Callable[[], bool] = lambda: False,
+    dry_run: bool = False,
+) -> SyncResult:
+    """Bring into the home what it lacks of the area, whatever the ledger says of earlier restores."""
+    listing = area_listing(workspace)
+    log.info("Syncing .claude from %s to %s", workspace.objects_url, workspace.home.root)
+    result = restore(workspace, listing, watcher=watcher, stop=stop, dry_run=dry_run)
+    if result.synced and not dry_run:
+        log.info(".claude sync completed: Successfully synced %d files from S3", result.files)
+    if result.not_restored and not dry_run:
+        log.warning(
+            "%d files of %s are not restored: %s",
+            len(result.not_restored),
+            workspace.objects_url,
+            "; ".join(f"{entry.path}: {entry.reason}" for entry in result.not_restored[:5]),
+        )
+    return result
+
+
+def backup_home(
+    workspace: Workspace,
+    *,
+    before: Callable[[], None] = lambda: None,
+    watcher: Watcher = nobody,
+    stop: Callable[[], bool] = lambda: False,
+    dry_run: bool = False,
+) -> BackupResult:
+    """A checkpoint, with its log lines where it moved something; `before` is called ahead of the first."""
+
+    def announce() -> None:
+        before()
+        log.info("Backing up .claude from %s to %s", workspace.home.root, workspace.objects_url)
+
+    listing = None if workspace.ledger.header.restored else area_listing(workspace)
+    workspace.announce_first_move(announce)
+    try:
+        result = checkpoint(workspace, listing=listing, watcher=watcher, stop=stop, dry_run=dry_run)
+    finally:
+        workspace.announce_first_move(None)
+    if result.files and not dry_run:
+        log.info(".claude backup completed: Successfully backed up %d files to S3", result.files)
+    _warn(workspace, result)
+    return result
+
+
+def _warn(workspace: Workspace, result: BackupResult) -> None:
+    if result.pending and not result.dry_run:
+        names = "; ".join(f"{entry.path}: {entry.reason}" for entry in result.pending[:5])
+        log.warning("%d files are not in the bucket yet: %s", len(result.pending), names)
+    news = [entry for entry in result.refused if workspace.first_time(entry.path, entry.reason)]
+    if news:
+        names = "; ".join(f"{entry.path}: {entry.reason}" for entry in news[:5])
+        log.warning("%d files cannot be backed up: %s", len(news), names)

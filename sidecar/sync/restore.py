@@ -1,0 +1,259 @@
+"""Restore: the area into the home.
+
+Promised: a restored file appears whole or not at all; a local change is never undone; a transcript in a live
+home is appended to, never replaced; what did not come is named and is never taken for deleted. A restore that
+was cut off is finished by the next one: it takes only what is missing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from sidecar.area.manifest import FileEntry, Manifest
+from sidecar.area.objects import Listing, ObjectInfo
+from sidecar.errors import HomeError, HomeFull, SidecarError
+from sidecar.home.entries import Scan
+from sidecar.home.scan import scan as scan_home
+from sidecar.home.writes import make_directory, make_link, remove_leftovers, set_directory
+from sidecar.logs import log
+from sidecar.sync import arrivals, picture
+from sidecar.sync.adoption import adopt
+from sidecar.sync.arrivals import Arrival
+from sidecar.sync.compare import Local, RestoreStep, clashes, is_transcript, restore_step, urgency
+from sidecar.sync.progress import Progress, Watcher, nobody
+from sidecar.sync.results import SyncResult, Unsynced
+from sidecar.sync.transfers import Done, Job, concerns_all, run_jobs
+from sidecar.sync.workspace import Workspace
+
+# Left free on the home's volume, so that the agent can still start and write.
+RESERVE_BYTES = 16 * 1024 * 1024
+_MEMORY_PER_FILE_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One path of the area that a restore looks at. ``entry``: the manifest's, if it is of this version."""
+
+    path: str
+    info: ObjectInfo
+    entry: FileEntry | None
+    step: RestoreStep
+
+    @property
+    def mtime_ns(self) -> int:
+        return self.entry.mtime_ns if self.entry else int(self.info.modified * 1e9)
+
+
+@dataclass(slots=True)
+class _Tally:
+    files: int = 0
+    bytes: int = 0
+    not_restored: list[Unsynced] = field(default_factory=list)
+    skipped: list[Unsynced] = field(default_factory=list)
+    error: SidecarError | None = None
+    full: bool = False
+
+
+def area_listing(workspace: Workspace) -> Listing:
+    """What the area holds as objects. Raises StoreError where that cannot be told: never empty instead."""
+    return workspace.store.list(workspace.keys.objects)
+
+
+def restore(
+    workspace: Workspace,
+    listing: Listing,
+    *,
+    watcher: Watcher = nobody,
+    stop: Callable[[], bool] = lambda: False,
+    dry_run: bool = False,
+) -> SyncResult:
+    """Bring the objects of `listing` into the home.
+
+    The result's action is ``restored``, or ``failed`` where an error ended it early; either way
+    ``not_restored`` lists what is in the area and not in the home, with the reason.
+    """
+    begun = time.monotonic()
+    tally = _Tally()
+    if not dry_run:
+        remove_leftovers(workspace.home)
+    manifest = picture.read_if_any(workspace)
+    scan = scan_home(workspace.home, workspace.rules, max_file_bytes=workspace.max_file_bytes)
+    adopt(workspace, listing, manifest, scan)
+    wanted = _wanted(workspace, listing, manifest, scan, tally)
+    fitting = _fitting(workspace, wanted, tally)
+    if not dry_run:
+        _bring_all(workspace, fitting, tally, watcher, stop)
+        if tally.error is None or not concerns_all(tally.error):
+            _shape(workspace, manifest, scan)
+            _finish(workspace, tally)
+        workspace.ledger.save()
+    else:
+        tally.files, tally.bytes = len(fitting), sum(item.info.size for item in fitting)
+    return _result(workspace, tally, begun, dry_run)
+
+
+def _wanted(
+    workspace: Workspace, listing: Listing, manifest: Manifest, scan: Scan, tally: _Tally
+) -> list[Wanted]:
+    infos = _ours(workspace, listing, tally)
+    lost = clashes({path: info.modified for path, info in infos.items()})
+    tally.not_restored += [Unsynced(path, reason, infos[path].size) for path, reason in lost.items()]
+    wanted = []
+    for path, info in infos.items():
+        if path in lost:
+            continue
+        entry = manifest.files.get(path)
+        step = _step(workspace, scan, path, info)
+        if step is not RestoreStep.NOTHING:
+            known = entry if entry and entry.etag == info.etag else None
+            wanted.append(Wanted(path, info, known, step))
+    return sorted(wanted, key=lambda item: urgency(item.path, item.mtime_ns))
+
+
+def _ours(workspace: Workspace, listing: Listing, tally: _Tally) -> dict[str, ObjectInfo]:
+    """The objects that belong into a home; the rest is skipped, counted and named once."""
+    skipped = [Unsynced(workspace.keys.path(s.key), s.reason) for s in listing.skipped]
+    infos: dict[str, ObjectInfo] = {}
+    for key, info in listing.objects.items():
+        path = workspace.keys.path(key)
+        problem = workspace.refusal(path)
+        if not problem and info.size > workspace.max_file_bytes:
+            problem = f"larger than {workspace.settings.max_file_mib} MiB (CLAUDE_SIDECAR_MAX_FILE_MIB)"
+        if problem:
+            skipped.append(Unsynced(path, problem, info.size))
+        else:
+            infos[path] = info
+    if skipped:
+        names = ", ".join(f"{s.path} ({s.reason})" for s in skipped[:5])
+        log.warning("Passing over %d keys that are not restored: %s", len(skipped), names)
+    tally.skipped += skipped
+    return infos
+
+
+def _step(workspace: Workspace, scan: Scan, path: str, info: ObjectInfo) -> RestoreStep:
+    mark, stat = workspace.ledger.mark(path), scan.files.get(path)
+    if stat is None:
+        local = Local.ABSENT
+    elif mark is None:
+        local = Local.NEW
+    else:
+        local = Local.SAME if mark.stat == stat else Local.CHANGED
+    return restore_step(local, mark, info.etag, transcript=is_transcript(path))
+
+
+def _fitting(workspace: Workspace, wanted: list[Wanted], tally: _Tally) -> list[Wanted]:
+    """What fits into the free space, the most urgent first (configuration, then the newest sessions)."""
+    room = workspace.home.free_bytes() - RESERVE_BYTES
+    fitting = []
+    for item in wanted:
+        if item.info.size > room:
+            reason = "it does not fit on the home's volume"
+            tally.not_restored.append(Unsynced(item.path, reason, item.info.size))
+            continue
+        room -= item.info.size
+        fitting.append(item)
+    if len(fitting) < len(wanted):
+        log.warning(
+            "%d of %d files do not fit on the volume of %s and are not restored; give it more space",
+            len(wanted) - len(fitting),
+            len(wanted),
+            workspace.home.root,
+        )
+    return fitting
+
+
+def _bring_all(
+    workspace: Workspace, wanted: list[Wanted], tally: _Tally, watcher: Watcher, stop: Callable[[], bool]
+) -> None:
+    jobs = [
+        Job(
+            item.path,
+            min(item.info.size, _MEMORY_PER_FILE_BYTES),
+            lambda item=item: arrivals.bring(workspace, item.path, item.info, item.entry, item.step),  # type: ignore[misc]
+        )
+        for item in wanted
+    ]
+    sizes = {item.path: item.info.size for item in wanted}
+    total, done_bytes = sum(sizes.values()), 0
+    ends = run_jobs(jobs, workers=workspace.settings.concurrency, stop=lambda: stop() or tally.full)
+    for number, done in enumerate(ends, 1):
+        _count(done, tally, sizes[done.job.name])
+        done_bytes += sizes[done.job.name]
+        watcher(Progress("restore", number, len(wanted), done_bytes, total))
+
+
+def _count(done: Done[Arrival], tally: _Tally, size: int) -> None:
+    path, arrival = done.job.name, done.value
+    if not done.started:
+        tally.not_restored.append(Unsynced(path, "not begun: the restore ended before it", size))
+    elif arrival is not None:
+        tally.files += arrival.moved
+        tally.bytes += arrival.bytes
+        if arrival.conflict:
+            log.warning("Conflict on %s: the local version is kept under conflicts/", path)
+        if arrival.problem:
+            tally.not_restored.append(Unsynced(path, arrival.problem, size))
+    else:
+        _count_error(done, tally, size)
+
+
+def _count_error(done: Done[Arrival], tally: _Tally, size: int) -> None:
+    error = done.error
+    if not isinstance(error, SidecarError):
+        raise error if error else RuntimeError("a job ended with neither value nor error")
+    tally.not_restored.append(Unsynced(done.job.name, error.message, size))
+    if isinstance(error, HomeFull):
+        tally.full = True
+        log.warning("The home's volume is full: %s", error)
+    elif concerns_all(error):
+        tally.error = error
+    else:
+        log.warning("Not restored: %s", error)
+
+
+def _shape(workspace: Workspace, manifest: Manifest, scan: Scan) -> None:
+    """Directories and links: only the manifest carries them. Directory times last, the deepest first."""
+    for path in sorted(manifest.directories):
+        if path not in scan.directories and not workspace.refusal(path):
+            _try(path, lambda path=path: make_directory(workspace.home, path, 0o700))  # type: ignore[misc]
+    for path, target in manifest.links.items():
+        if path not in scan.links and path not in scan.files and not workspace.refusal(path):
+            _try(path, lambda p=path, t=target: make_link(workspace.home, p, t))  # type: ignore[misc]
+    for path in sorted(manifest.directories, key=len, reverse=True):
+        mode, mtime_ns = manifest.directories[path]
+        if path not in scan.directories and not workspace.refusal(path):
+            _try(path, lambda p=path, m=mode, t=mtime_ns: set_directory(workspace.home, p, m, t))  # type: ignore[misc]
+
+
+def _try(path: str, effect: Callable[[], object]) -> None:
+    try:
+        effect()
+    except HomeError as error:
+        log.warning("%s was not restored as it was: %s", path, error)
+
+
+def _finish(workspace: Workspace, tally: _Tally) -> None:
+    """The restore-complete mark: what is missing now is known and named."""
+    header = replace(workspace.ledger.header, restored=True, not_restored=len(tally.not_restored))
+    workspace.ledger.set_header(header)
+
+
+def _result(workspace: Workspace, tally: _Tally, begun: float, dry_run: bool) -> SyncResult:
+    error = tally.error
+    return SyncResult(
+        workspace.user_id,
+        synced=error is None,
+        action="failed" if error else "restored",
+        files=tally.files,
+        bytes=tally.bytes,
+        seconds=time.monotonic() - begun,
+        error=error.message if error else None,
+        kind=error.kind if error else None,
+        hint=error.hint if error else None,
+        outage=error.outage if error else False,
+        not_restored=tuple(tally.not_restored),
+        skipped=tuple(tally.skipped),
+        dry_run=dry_run,
+    )

@@ -1,0 +1,179 @@
+"""Shipping a transcript: whole lines only, united with whatever else was written, never chosen between."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from sidecar.area import metadata
+from sidecar.area.objects import Condition, IfAbsent, IfMatch, ObjectHead
+from sidecar.errors import ConditionFailed, FileChanged, ObjectMissing
+from sidecar.home.entries import FileStat
+from sidecar.home.reads import StableFile, open_file
+from sidecar.sync import merge
+from sidecar.sync.bodies import Bytes, Pieced, Spool, sha256
+from sidecar.sync.compare import TranscriptStep, transcript_step
+from sidecar.sync.marks import Mark, lasting
+from sidecar.sync.merge import Readable
+from sidecar.sync.shipped import Shipped
+from sidecar.sync.snapshots import Snapshot
+from sidecar.sync.whole_files import TRIES
+from sidecar.sync.workspace import Workspace
+
+_PAUSE_SECONDS = 0.05
+
+
+def ship(workspace: Workspace, stat: FileStat, *, contested: bool = False) -> Shipped:
+    """Bring the object of the transcript `stat.path` up to the last whole line of the size that `stat` saw.
+
+    `contested`: somebody else wrote the object: read it first, whatever the marks say (rule 7).
+
+    Raises
+    ------
+    StoreError, LedgerError: nothing is known to have changed. HomeError: the file cannot be read.
+    """
+    for attempt in range(TRIES):
+        try:
+            with open_file(workspace.home, stat.path) as file:
+                return _Shipment(workspace, file, stat).ship(contested)
+        except FileChanged as error:
+            if not workspace.is_there(stat.path):
+                return Shipped(stat.path)
+            reason = error.message
+            time.sleep(_PAUSE_SECONDS * (attempt + 1))
+    return Shipped(stat.path, pending=reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Remote:
+    head: ObjectHead
+    body: Readable
+    sha256: str
+
+
+class _Shipment:
+    """One transcript's way up. Both marks are taken from one snapshot of the local file (rule 18)."""
+
+    def __init__(self, workspace: Workspace, file: StableFile, seen: FileStat) -> None:
+        self.workspace = workspace
+        self.file = file
+        self.path = file.stat.path
+        self.mark = workspace.ledger.mark(self.path)
+        self.read_at_ns = workspace.now_ns()
+        limit = min(seen.size, file.size)
+        end = file.last_newline(limit)
+        self.tail_bytes = limit - end
+        prefix = self.mark.local_size if self.mark else 0
+        self.local = Snapshot(file, end, min(prefix, end))
+        whole = prefix <= end and self.mark is not None
+        self.begins_with_mark = whole and self.local.prefix_sha256 == self.mark.local_digest  # type: ignore[union-attr]
+        # The stat that the scan saw, if nothing was appended since: equal times then mean untouched.
+        self.stat = seen if seen == file.stat else None
+
+    @property
+    def end(self) -> int:
+        return self.local.size
+
+    def ship(self, contested: bool) -> Shipped:
+        if not self.end and self.tail_bytes:
+            return Shipped(self.path, tail_bytes=self.tail_bytes)
+        step = transcript_step(self.mark, self.end, begins_with_mark=self.begins_with_mark)
+        if contested and step is not TranscriptStep.REWRITE:
+            step = TranscriptStep.UNITE
+        try:
+            return self._first_try(step)
+        except (ConditionFailed, ObjectMissing):
+            return self._unite_until_settled(rewritten=step is TranscriptStep.REWRITE)
+
+    def _first_try(self, step: TranscriptStep) -> Shipped:
+        mark = self.mark
+        if mark is None or step is TranscriptStep.CREATE:
+            return self._put(self.local, self.local.sha256, IfAbsent())
+        if step is TranscriptStep.NOTHING:
+            return self._note(mark)
+        if step is TranscriptStep.GROW:
+            return self._put(self.local, self.local.sha256, IfMatch(mark.etag))
+        if step is TranscriptStep.EXTEND:
+            return self._extend(mark)
+        return self._unite_until_settled(rewritten=step is TranscriptStep.REWRITE)
+
+    def _note(self, mark: Mark) -> Shipped:
+        stat = self.file.stat
+        noted = (mark.mtime_ns, mark.mode) != (stat.mtime_ns, stat.mode)
+        self._record(mark.etag, mark.size, mark.digest, end=mark.local_size, digest_of_end=mark.local_digest)
+        return Shipped(self.path, noted=noted, tail_bytes=self.tail_bytes)
+
+    def _extend(self, mark: Mark) -> Shipped:
+        head, spool = self.workspace.spool(self.path, if_match=mark.etag)
+        with spool:
+            union = merge.extend(spool, self.local, mark.local_size, self.end)
+            body = Pieced(union.spans, spool, self.local)
+            return self._put(body, sha256(body), IfMatch(head.info.etag))
+
+    def _unite_until_settled(self, *, rewritten: bool) -> Shipped:
+        for _ in range(TRIES):
+            with suppress(ConditionFailed):
+                return self._unite(rewritten=rewritten)
+        return Shipped(self.path, pending="another writer keeps changing its object")
+
+    def _unite(self, *, rewritten: bool) -> Shipped:
+        try:
+            head, spool = self.workspace.spool(self.path)
+        except ObjectMissing:
+            return self._put(self.local, self.local.sha256, IfAbsent())
+        with spool:
+            remote = _Remote(head, spool, spool.sha256)
+            return self._displace(remote, spool) if rewritten else self._join(remote)
+
+    def _join(self, remote: _Remote) -> Shipped:
+        union = merge.unite(remote.body, self.local, self.end)
+        if union.size == remote.body.size:  # the object contains every local line: leave it alone
+            info = remote.head.info
+            self._record(info.etag, remote.body.size, remote.sha256)
+            return Shipped(self.path, noted=True, tail_bytes=self.tail_bytes)
+        body = Pieced(union.spans, remote.body, self.local)
+        return self._put(body, sha256(body), IfMatch(remote.head.info.etag))
+
+    def _displace(self, remote: _Remote, spool: Spool) -> Shipped:
+        """Rule 2: the old version goes to ``conflicts/`` first; foreign lines live on in the new one."""
+        mark = self.mark
+        foreign_from = 0
+        if mark and mark.local_size <= spool.size and sha256(spool, mark.local_size) == mark.local_digest:
+            foreign_from = mark.local_size
+        described = metadata.read(remote.head.metadata)
+        old_ns = (
+            described.mtime_ns if described.mtime_ns is not None else int(remote.head.info.modified * 1e9)
+        )
+        self.workspace.keep_aside(self.path, spool, remote.sha256, old_ns)
+        union = merge.rewritten(spool, self.local, self.end, foreign_from)
+        body = Pieced(union.spans, spool, self.local) if union.spans else Bytes(b"")
+        shipped = self._put(body, sha256(body), IfMatch(remote.head.info.etag))
+        return Shipped(
+            self.path, shipped.sent_bytes, moved=True, noted=True, conflict=True, tail_bytes=self.tail_bytes
+        )
+
+    def _put(self, body: Readable, digest: str, condition: Condition) -> Shipped:
+        workspace, stat = self.workspace, self.file.stat
+        described = metadata.FileMetadata(
+            mtime_ns=stat.mtime_ns,
+            mode=stat.mode,
+            writer=workspace.ledger.writer,
+            sha256=digest,
+            base=self.mark.digest if self.mark else "",
+        )
+        key = workspace.keys.object(self.path)
+        workspace.moving()
+        etag = workspace.store.put(key, body, condition=condition, metadata=metadata.written(described))
+        self._record(etag, body.size, digest)
+        return Shipped(self.path, body.size, moved=True, noted=True, tail_bytes=self.tail_bytes)
+
+    def _record(
+        self, etag: str, size: int, digest: str, *, end: int | None = None, digest_of_end: str = ""
+    ) -> None:
+        stat = self.file.stat
+        known = lasting(self.stat, self.read_at_ns) if self.stat else None
+        local_size = self.end if end is None else end
+        local_digest = digest_of_end if end is not None else self.local.sha256
+        mark = Mark(etag, size, digest, local_size, local_digest, known, stat.mtime_ns, stat.mode)
+        self.workspace.ledger.record(self.path, mark)

@@ -1,0 +1,168 @@
+"""Shipping a file that is replaced as a whole: settings, memory, tool results, anything but transcripts."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from sidecar.area import metadata
+from sidecar.area.objects import Condition, IfAbsent, IfMatch, ObjectHead
+from sidecar.errors import ConditionFailed, FileChanged
+from sidecar.home.entries import FileStat
+from sidecar.home.reads import StableFile, json_problem, must_be_whole_json, open_file
+from sidecar.sync.compare import Version, Winner, winner
+from sidecar.sync.marks import Mark, Settled, lasting
+from sidecar.sync.shipped import Shipped
+from sidecar.sync.snapshots import Snapshot
+from sidecar.sync.workspace import Workspace
+
+# How often a file that moves under our hands, or an object that others keep writing, is tried again.
+TRIES = 4
+_PAUSE_SECONDS = 0.05
+
+
+def ship(workspace: Workspace, stat: FileStat, *, contested: bool = False) -> Shipped:
+    """Bring the object of `stat.path` up to date with the home, unless somebody else's version wins.
+
+    `contested`: a listing shows an object that the marks do not know: look at it before sending anything.
+
+    Raises
+    ------
+    StoreError, LedgerError: nothing is known to have changed. HomeError: the file cannot be read.
+    """
+    for attempt in range(TRIES):
+        try:
+            with open_file(workspace.home, stat.path) as file:
+                return _Shipment(workspace, file).ship(contested)
+        except FileChanged as error:
+            if not workspace.is_there(stat.path):
+                return Shipped(stat.path)  # deleted since the scan: the next round sees that
+            reason = error.message
+            time.sleep(_PAUSE_SECONDS * (attempt + 1))
+    return Shipped(stat.path, pending=reason)
+
+
+class _Shipment:
+    """One file's way up: its bytes are read once and fixed, then decided on."""
+
+    def __init__(self, workspace: Workspace, file: StableFile) -> None:
+        self.workspace = workspace
+        self.file = file
+        self.path = file.stat.path
+        self.mark = workspace.ledger.mark(self.path)
+        self.read_at_ns = workspace.now_ns()
+        self.body = Snapshot(file, file.size)
+        if not file.unchanged():
+            raise FileChanged(f"{self.path} changed while it was read", "the next round takes it")
+
+    @property
+    def digest(self) -> str:
+        return self.body.sha256
+
+    def ship(self, contested: bool) -> Shipped:
+        mark = self.mark
+        if mark and mark.digest == self.digest and mark.etag:
+            return self._note(mark)
+        if mark and mark.settled and mark.settled.local_digest == self.digest:
+            self._settle(mark.settled.etag)
+            return Shipped(self.path)
+        problem = self._json_problem()
+        if problem:
+            return Shipped(self.path, refused=problem)
+        if contested or (mark and not mark.etag):
+            return self._contest()
+        try:
+            return self._put(IfMatch(mark.etag) if mark else IfAbsent())
+        except ConditionFailed:
+            return self._contest()
+
+    def _json_problem(self) -> str:
+        if not must_be_whole_json(self.path) or not self.body.in_memory:
+            return ""
+        problem = json_problem(bytes(self.body.read(0, self.body.size)))
+        return f"not valid JSON at this moment ({problem}); kept back" if problem else ""
+
+    def _note(self, mark: Mark) -> Shipped:
+        """The content is what the object holds: only times and mode may be new."""
+        stat = self.file.stat
+        noted = (mark.mtime_ns, mark.mode) != (stat.mtime_ns, stat.mode)
+        kept = replace(
+            mark,
+            stat=lasting(stat, self.read_at_ns),
+            mtime_ns=stat.mtime_ns,
+            mode=stat.mode,
+            settled=None,
+        )
+        self.workspace.ledger.record(self.path, kept)
+        return Shipped(self.path, noted=noted)
+
+    def _put(self, condition: Condition, *, conflict: bool = False) -> Shipped:
+        workspace, stat = self.workspace, self.file.stat
+        described = metadata.FileMetadata(
+            mtime_ns=stat.mtime_ns,
+            mode=stat.mode,
+            writer=workspace.ledger.writer,
+            sha256=self.digest,
+            base=self.mark.digest if self.mark else "",
+        )
+        workspace.moving()
+        etag = workspace.store.put(
+            workspace.keys.object(self.path),
+            self.body,
+            condition=condition,
+            metadata=metadata.written(described),
+        )
+        self._record(etag)
+        return Shipped(self.path, self.body.size, moved=True, noted=True, conflict=conflict)
+
+    def _record(self, etag: str) -> None:
+        stat, size, digest = self.file.stat, self.body.size, self.digest
+        known = lasting(stat, self.read_at_ns)
+        mark = Mark(etag, size, digest, size, digest, known, stat.mtime_ns, stat.mode)
+        self.workspace.ledger.record(self.path, mark)
+
+    def _contest(self) -> Shipped:
+        """Somebody else's version stands there: read it, decide, try again, at most a few times."""
+        for _ in range(TRIES):
+            try:
+                head = self.workspace.head(self.path)
+                if head is None:
+                    return self._put(IfAbsent())
+                return self._meet(head)
+            except ConditionFailed:
+                continue
+        return Shipped(self.path, pending="another writer keeps changing its object")
+
+    def _meet(self, head: ObjectHead) -> Shipped:
+        workspace, stat = self.workspace, self.file.stat
+        described = metadata.read(head.metadata)
+        remote_digest = workspace.digest_of(self.path, head)
+        remote_ns = described.mtime_ns if described.mtime_ns is not None else int(head.info.modified * 1e9)
+        verdict = winner(
+            Version(self.digest, stat.mtime_ns, self.mark.digest if self.mark else ""),
+            Version(remote_digest, remote_ns, described.base),
+            known=self.mark is not None,
+            now_ns=workspace.now_ns(),
+        )
+        if verdict is Winner.EQUAL:
+            self._record(head.info.etag)
+            return Shipped(self.path, noted=True)
+        if verdict is Winner.REMOTE_DESCENDS:
+            self._settle(head.info.etag)
+            return Shipped(self.path)
+        if verdict is Winner.REMOTE:
+            workspace.keep_aside(self.path, self.body, self.digest, stat.mtime_ns)
+            self._settle(head.info.etag)
+            return Shipped(self.path, self.body.size, conflict=True)
+        displaced = not self.mark or remote_digest != self.mark.digest
+        if displaced:
+            _, spool = workspace.spool(self.path, if_match=head.info.etag)
+            with spool:
+                workspace.keep_aside(self.path, spool, spool.sha256, remote_ns)
+        return self._put(IfMatch(head.info.etag), conflict=displaced)
+
+    def _settle(self, etag: str) -> None:
+        """Remember the decision and leave the base (rule 8)."""
+        base = self.mark or Mark("", 0, "", 0, "")
+        settled = Settled(self.digest, etag, lasting(self.file.stat, self.read_at_ns))
+        self.workspace.ledger.record(self.path, replace(base, settled=settled))

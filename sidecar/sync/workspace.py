@@ -1,0 +1,165 @@
+"""One user's home, area and ledger, open together: what restore and checkpoint work on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+from sidecar.area import metadata
+from sidecar.area.keys import AreaKeys
+from sidecar.area.objects import IfAbsent, ObjectHead
+from sidecar.area.store import Store
+from sidecar.errors import ConditionFailed, HomeError, ObjectMissing
+from sidecar.home.beneath import Home
+from sidecar.home.rules import Rules
+from sidecar.names import path_problem
+from sidecar.settings import Settings
+from sidecar.sync.bodies import Spool, temporary_directory
+from sidecar.sync.ledger import Ledger
+from sidecar.sync.merge import Readable
+
+
+@dataclass(slots=True)
+class Workspace:
+    """``live``: an agent may be at work in the home: transcripts are appended to, never replaced."""
+
+    settings: Settings
+    keys: AreaKeys
+    store: Store
+    home: Home
+    rules: Rules
+    ledger: Ledger
+    live: bool = True
+    spool_directory: Path = Path()
+    _named: set[tuple[str, str]] = field(default_factory=set)
+    _announcement: Callable[[], None] | None = None
+
+    @classmethod
+    def open(cls, settings: Settings, store: Store, user_id: str, *, live: bool) -> Workspace:
+        """Open all three sides of `user_id`.
+
+        Raises
+        ------
+        UserError: the user id cannot be a prefix. HomeError: the home cannot be used.
+        LedgerError: the state directory cannot be used, or another process holds it.
+        """
+        keys = AreaKeys(settings.prefix, user_id)
+        home = Home.open(settings.home_of(user_id), create=True)
+        try:
+            area = f"s3://{settings.bucket}/{keys.root}"
+            ledger = Ledger.open(
+                settings.state_dir, user_id=user_id, area=area, home=home.identity, pod_uid=settings.pod_uid
+            )
+        except BaseException:
+            home.close()
+            raise
+        rules = Rules(include=settings.include, exclude=settings.exclude)
+        spool = temporary_directory(settings.state_dir)
+        workspace = cls(settings, keys, store, home, rules, ledger, live, spool)
+        workspace._match_ledger()
+        return workspace
+
+    def _match_ledger(self) -> None:
+        """Rule 17: a ledger counts only with its home, else an emptied home reads as "everything deleted"."""
+        header, marks = self.ledger.header, self.ledger.marks()
+        here = any(self.is_there(path) for path in marks)
+        if (marks and not here) or (not marks and header.home != self.home.identity):
+            self.ledger.start_over(self.home.identity, self.settings.pod_uid)
+        elif header.home != self.home.identity:
+            self.ledger.set_header(replace(header, home=self.home.identity))
+
+    @property
+    def user_id(self) -> str:
+        return self.keys.user_id
+
+    @property
+    def objects_url(self) -> str:
+        """The area's objects as people write them: ``s3://bucket/prefix/user/.claude/``."""
+        return f"s3://{self.settings.bucket}/{self.keys.objects}"
+
+    @property
+    def max_file_bytes(self) -> int:
+        return self.settings.max_file_mib * 1024 * 1024
+
+    def now_ns(self) -> int:
+        return time.time_ns()
+
+    def is_there(self, path: str) -> bool:
+        """Whether anything stands at `path` in the home."""
+        try:
+            self.home.lstat(path)
+        except (OSError, HomeError):
+            return False
+        return True
+
+    def refusal(self, path: str) -> str:
+        """Why an object at `path` does not belong into the home, as half a sentence; empty if it does."""
+        problem = path_problem(path)
+        if problem:
+            return problem
+        verdict = self.rules.decide(path, False)
+        return "" if verdict.taken else verdict.reason
+
+    def head(self, path: str) -> ObjectHead | None:
+        """What the store says of the object at `path`; None if there is none."""
+        return self.store.head(self.keys.object(path))
+
+    def spool(self, path: str, *, if_match: str | None = None) -> tuple[ObjectHead, Spool]:
+        """The object at `path`, read whole; raises ObjectMissing or ConditionFailed."""
+        with self.store.open(self.keys.object(path), if_match=if_match) as download:
+            head = ObjectHead(download.info, download.metadata)
+            return head, Spool(download.chunks(), self.spool_directory)
+
+    def digest_of(self, path: str, head: ObjectHead) -> str:
+        """The SHA-256 of exactly the version in `head`; raises ConditionFailed if it is gone."""
+        known = metadata.read(head.metadata).sha256
+        if known:
+            return known
+        try:
+            _, spool = self.spool(path, if_match=head.info.etag)
+        except ObjectMissing as error:
+            raise ConditionFailed(f"{path} was deleted meanwhile") from error
+        with spool:
+            return spool.sha256
+
+    def keep_aside(self, path: str, body: Readable, digest: str, mtime_ns: int) -> None:
+        """Copy a version that is about to be displaced to ``conflicts/`` (rule 11: before, never after)."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        key = self.keys.conflict(stamp, self.ledger.writer, path, digest)
+        described = metadata.FileMetadata(mtime_ns=mtime_ns, writer=self.ledger.writer, sha256=digest)
+        try:
+            self.store.put(key, body, condition=IfAbsent(), metadata=metadata.written(described))
+        except ConditionFailed:
+            return  # the same bytes, kept within the same second already
+
+    def announce_first_move(self, announcement: Callable[[], None] | None) -> None:
+        """Have `announcement` called once, before the next object is written; None takes it back."""
+        self._announcement = announcement
+
+    def moving(self) -> None:
+        """An object is about to be written."""
+        announcement, self._announcement = self._announcement, None
+        if announcement:
+            announcement()
+
+    def first_time(self, path: str, reason: str) -> bool:
+        """True the first time that this is said of `path`: a warning each interval would hide the others."""
+        known = (path, reason) in self._named
+        self._named.add((path, reason))
+        return not known
+
+    def close(self) -> None:
+        self.ledger.close()
+        self.home.close()
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
