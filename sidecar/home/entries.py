@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 
@@ -54,3 +55,10 @@ class Scan:
     links: dict[str, LinkStat] = field(default_factory=dict)
     refused: tuple[Refused, ...] = ()
     excluded: int = 0
+
+
+def file_stat(path: str, found: os.stat_result) -> FileStat:
+    """The values of a regular file that `found` describes."""
+    return FileStat(
+        path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode & 0o777, found.st_ino
+    )

@@ -1,0 +1,54 @@
+"""Many small files at once: what a thread fetched, it writes in one call.
+
+Every system call gives the interpreter's lock away, and a file takes a dozen. Four threads that write small
+files side by side were four times slower than one alone (5,000 files: 445 ms against 113 ms). So batches take
+turns. A volume that answers over a network is another matter: there the threads wait for it and not for each
+other, and once a batch has shown that, the turns end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sidecar.errors import HomeError
+from sidecar.home.beneath import Home
+from sidecar.home.entries import FileStat
+from sidecar.home.writes import Replacing, open_writer
+
+# A local disk or memory takes 0.02 to 0.1 ms for a file, a network file system six round trips.
+_SLOW_SECONDS_PER_FILE = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class WholeFile:
+    """A file with all its bytes; the other fields are those of `Writer.commit`."""
+
+    path: str
+    data: bytes | memoryview
+    mtime_ns: int
+    mode: int
+    replacing: Replacing = None
+
+
+def write_batch(home: Home, files: Sequence[WholeFile]) -> list[FileStat | HomeError]:
+    """Write each of `files`; one outcome for each, in order. A file that fails does not stop the others."""
+    if home.turn.shared:
+        return [_written(home, file) for file in files]
+    with home.turn.lock:
+        started = time.perf_counter()
+        outcomes = [_written(home, file) for file in files]
+        seconds = time.perf_counter() - started
+    if seconds > _SLOW_SECONDS_PER_FILE * len(files):
+        home.turn.shared = True
+    return outcomes
+
+
+def _written(home: Home, file: WholeFile) -> FileStat | HomeError:
+    try:
+        with open_writer(home, file.path) as writer:
+            writer.write(file.data)
+            return writer.commit(mtime_ns=file.mtime_ns, mode=file.mode, replacing=file.replacing)
+    except HomeError as error:
+        return error

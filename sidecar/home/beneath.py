@@ -1,0 +1,267 @@
+"""The home as an open directory: every path below it is reached without following a link.
+
+The tree is hostile: whoever runs beside us may swap a directory for a link between two of our calls. So
+nothing here looks first and opens then. A path is opened in one ``openat2`` call that refuses links in all
+its parts, or, where the kernel or a sandbox lacks that, part by part with ``O_NOFOLLOW``. Descriptors of
+directories are not kept between calls: a kept one goes on naming a directory that was moved elsewhere, and
+opening anew costs 1.5 µs a file.
+
+Promised: no path leads out of the directory that was opened. Not promised: that the directory is still
+where it was (`Home.check`), and that two calls for one path meet the same file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from sidecar.errors import HomeError
+from sidecar.home import linux
+from sidecar.home.problems import home_error, shown
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: a FIFO without a writer would hold the open; O_NOCTTY: a terminal would become ours.
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+# No openat2 in this kernel; forbidden by a seccomp profile older than the call; disturbed by a rename.
+_PERHAPS_MISSING = frozenset((errno.ENOSYS, errno.EPERM, errno.EAGAIN))
+_NEVER_A_PART = frozenset(("", ".", ".."))
+
+
+class Directory:
+    """An open directory: ``with home.directory(path) as fd``. The descriptor is closed at the end."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._fd)
+
+
+class Turn:
+    """Who writes small files: one thread at a time, until the volume turns out to be slow (`batches`)."""
+
+    __slots__ = ("lock", "shared")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.shared = False
+
+
+class Home:
+    """An open home. Threads may share it; `close` ends it.
+
+    ``root`` is where it really is. ``owner`` is who restored files are given to (UID, GID), if this process
+    may do that; None leaves them to whoever runs this process.
+    """
+
+    __slots__ = ("_fd", "_whole_paths", "given", "identity", "owner", "root", "turn")
+
+    def __init__(self, fd: int, given: Path, owner: tuple[int, int] | None) -> None:
+        found = os.fstat(fd)
+        self._fd = fd
+        self._whole_paths = True
+        self.turn = Turn()
+        self.given = given
+        self.root = Path(os.path.realpath(given))
+        self.identity = (found.st_dev, found.st_ino)
+        if owner is None and os.geteuid() == 0 and found.st_uid != 0:
+            owner = (found.st_uid, found.st_gid)
+        self.owner = owner
+
+    @classmethod
+    def open(
+        cls, root: Path, *, create: bool = False, mode: int = 0o700, owner: tuple[int, int] | None = None
+    ) -> Home:
+        """Open the home at `root`, which may itself be a link or lie behind links: that is resolved once.
+
+        Parameters
+        ----------
+        create: make it (with `mode`) if it is missing, and demand that it can be written.
+        owner: UID and GID of restored files; only root can give files away. Default for root: the home's
+            owner, unless that is root.
+
+        Raises
+        ------
+        HomeError: missing, a file, a dangling link, not readable, or (with `create`) not writable.
+        """
+        made = create and _make_root(root, mode)
+        fd = _open_root(root)
+        try:
+            if made and owner is not None and os.geteuid() == 0:
+                os.fchown(fd, *owner)
+            if create:
+                _demand_writable(root, fd)
+            return cls(fd, root, owner)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def __enter__(self) -> Home:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it. Closing twice is fine."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    @property
+    def owner_uid(self) -> int:
+        """Whose files are the home's own: the owner's, else this process's (root: those of root)."""
+        return self.owner[0] if self.owner is not None else os.geteuid()
+
+    def check(self) -> None:
+        """Raises HomeError if the home's path now leads to another directory or to none.
+
+        An emptied and re-made home would otherwise read as "everything was deleted".
+        """
+        try:
+            found = os.stat(self.given)  # noqa: PTH116
+        except OSError as error:
+            raise HomeError(f"the home {shown(str(self.given))} is gone: {error.strerror}") from error
+        if (found.st_dev, found.st_ino) != self.identity:
+            raise HomeError(
+                f"the home {shown(str(self.given))} was replaced by another directory",
+                "start the sidecar again",
+            )
+
+    def free_bytes(self) -> int:
+        """What can still be written, in bytes. A limit that is not the file system's own is not seen."""
+        found = os.fstatvfs(self._fd)
+        return found.f_bavail * found.f_frsize
+
+    def directory(self, path: str) -> Directory:
+        """The directory at `path` (the home itself is ``""``) for the calls of `os` that take a ``dir_fd``.
+
+        Raises
+        ------
+        FileChanged: it is not there.
+        HomeError: a link or another kind of file is in the way, or it may not be read.
+        """
+        try:
+            return Directory(self.descend(path, DIRECTORY))
+        except OSError as error:
+            raise home_error("open", path, error) from error
+
+    def descend(self, path: str, flags: int) -> int:
+        """Open `path` with `flags` and no link followed; raises OSError as the kernel answers.
+
+        `flags` hold ``O_NOFOLLOW`` and ``O_CLOEXEC``, and never create.
+        """
+        check_path(path)
+        if "/" not in path:
+            return os.open(path or ".", flags, dir_fd=self._fd)
+        if self._whole_paths:
+            try:
+                return linux.open_beneath(self._fd, path, flags)
+            except OSError as error:
+                if error.errno not in _PERHAPS_MISSING:
+                    raise
+                fd = self._walk(path.split("/"), flags)
+                self._whole_paths = error.errno == errno.EAGAIN
+                return fd
+        return self._walk(path.split("/"), flags)
+
+    def lstat(self, path: str) -> os.stat_result:
+        """What is at `path`, links not followed; raises OSError as the kernel answers."""
+        parent, _, name = path.rpartition("/")
+        with Directory(self.descend(parent, DIRECTORY)) as fd:
+            return os.stat(name or ".", dir_fd=fd, follow_symlinks=False)
+
+    def _walk(self, parts: list[str], flags: int) -> int:
+        fd = os.open(parts[0], DIRECTORY, dir_fd=self._fd)
+        for part, wanted in zip(parts[1:], [DIRECTORY] * (len(parts) - 2) + [flags], strict=True):
+            try:
+                below = os.open(part, wanted, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = below
+        return fd
+
+
+def check_path(path: str) -> None:
+    """Raises HomeError for what is not a plain relative path: ``..``, ``//``, a leading slash, a NUL."""
+    if path and (not _NEVER_A_PART.isdisjoint(path.split("/")) or "\0" in path):
+        raise HomeError(f"{shown(path)} is not a path below the home")
+    if not path.isascii():
+        try:
+            os.fsencode(path)
+        except UnicodeEncodeError as error:
+            raise HomeError(f"{shown(path)} is not a name that a file can have") from error
+
+
+def parent_and_name(path: str) -> tuple[str, str]:
+    """The directory of `path` and its name in it; raises HomeError for a path that cannot be a file's."""
+    check_path(path)
+    if not path:
+        raise HomeError("the home itself is no file")
+    parent, _, name = path.rpartition("/")
+    return parent, name
+
+
+def _make_root(root: Path, mode: int) -> bool:
+    """Make the home if nothing is there; True if it was made now."""
+    try:
+        root.mkdir(mode, parents=True)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise _root_error(root, "made", error) from error
+    return True
+
+
+def _open_root(root: Path) -> int:
+    try:
+        return os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _root_error(root, "opened", error) from error
+
+
+def _root_error(root: Path, doing: str, error: OSError) -> HomeError:
+    start = f"the home {shown(str(root))} cannot be {doing}: "
+    if root.is_symlink() and not root.exists():
+        return HomeError(start + f"it is a link to {shown(os.readlink(root))}, which is not there")  # noqa: PTH115
+    if error.errno == errno.ENOENT:
+        return HomeError(start + "it is not there", "create it, or correct CLAUDE_SIDECAR_HOME")
+    if error.errno == errno.ENOTDIR:
+        return HomeError(
+            start + "it, or a part of its path, is a file", "give a directory as CLAUDE_SIDECAR_HOME"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return HomeError(start + _who(root), "run the sidecar as the UID that owns the home (runAsUser)")
+    return HomeError(start + (error.strerror or "the reason is unknown"))
+
+
+def _who(root: Path) -> str:
+    try:
+        found = os.stat(root)  # noqa: PTH116
+    except OSError:
+        return f"UID {os.geteuid()} may not search the directories above it"
+    mode = stat.S_IMODE(found.st_mode)
+    return f"it belongs to UID {found.st_uid} with mode {mode:04o} and this process is UID {os.geteuid()}"
+
+
+def _demand_writable(root: Path, fd: int) -> None:
+    if os.access(".", os.W_OK | os.X_OK, dir_fd=fd, effective_ids=True):
+        return
+    start = f"the home {shown(str(root))} cannot be written: "
+    if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+        raise HomeError(start + "the volume is read-only", "mount it writable (readOnly: false)")
+    raise HomeError(start + _who(root), "run the sidecar as the UID that owns the home (runAsUser)")

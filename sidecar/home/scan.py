@@ -1,0 +1,174 @@
+"""One walk through the home: every path that belongs into a backup, and every one that cannot be taken.
+
+Iterative, and each directory is opened from the root anew: neither depth nor a directory that is swapped for
+a link in the middle leads anywhere else, and no descriptor stays open. Only `lstat` looks at files; the scan
+opens none. What vanishes during the walk is simply absent, and a name that is renamed during it may be
+missed: one scan is no proof that a file is gone (`Home.lstat` is).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from sidecar.errors import HomeError
+from sidecar.home.beneath import DIRECTORY, Directory, Home
+from sidecar.home.entries import DirStat, FileStat, LinkStat, Refused, Scan, file_stat
+from sidecar.home.links import kept_target, link_problem
+from sidecar.home.ownership import foreign_reason
+from sidecar.home.problems import home_error, kind, not_permitted
+from sidecar.home.rules import Place, Rules
+from sidecar.names import MAX_KEY_BYTES, path_problem
+
+# A directory that is gone, or is something else by now: the next scan sees what came instead.
+_VANISHED = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE))
+_SWAPPED = frozenset((errno.ENOENT, errno.ESTALE, errno.EINVAL))  # EINVAL: a link that is one no more
+_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+_MIB = 1024 * 1024
+
+
+def scan(home: Home, rules: Rules, *, max_file_bytes: int, key_prefix_bytes: int = 0) -> Scan:
+    """Everything in `home` that `rules` take.
+
+    A refused directory stands for all that lies below it. Names that the rules leave out are only counted.
+
+    Parameters
+    ----------
+    max_file_bytes: larger files are refused, by their size and not by what they occupy.
+    key_prefix_bytes: length of what stands before a path in its key; a longer key than S3 takes is refused.
+
+    Raises
+    ------
+    HomeError: the home itself was moved, replaced or cannot be read.
+    """
+    home.check()
+    walk = _Walk(home, rules, max_file_bytes, MAX_KEY_BYTES - key_prefix_bytes)
+    walk.run()
+    return Scan(walk.files, walk.directories, walk.links, tuple(walk.refused), walk.excluded)
+
+
+class _Walk:
+    """The state of one scan."""
+
+    def __init__(self, home: Home, rules: Rules, max_file_bytes: int, max_path_bytes: int) -> None:
+        self.files: dict[str, FileStat] = {}
+        self.directories: dict[str, DirStat] = {}
+        self.links: dict[str, LinkStat] = {}
+        self.refused: list[Refused] = []
+        self.excluded = 0
+        self._home = home
+        self._rules = rules
+        self._max_file_bytes = max_file_bytes
+        self._max_path_bytes = max_path_bytes
+        self._pending = [""]
+        self._uid = os.geteuid()
+        self._groups = frozenset((*os.getgroups(), os.getegid()))
+        self._reads_all = False
+
+    def run(self) -> None:
+        while self._pending:
+            path = self._pending.pop()
+            try:
+                self._directory(path)
+            except OSError as error:
+                self._failed(path, error)
+
+    def _directory(self, path: str) -> None:
+        place = self._rules.place(path)
+        with Directory(self._home.descend(path, DIRECTORY)) as fd, os.scandir(fd) as entries:
+            if place.taken:
+                found = os.fstat(fd)
+                self.directories[path] = DirStat(path, found.st_mtime_ns, found.st_mode & 0o777)
+            self._names(path + "/" if path else "", place, fd, entries)
+
+    def _names(self, prefix: str, place: Place, fd: int, entries: os._ScandirIterator[str]) -> None:
+        room = self._max_path_bytes - len(os.fsencode(prefix))
+        for entry in entries:
+            name = entry.name
+            is_directory = entry.is_dir(follow_symlinks=False)
+            verdict = place.decide(name, is_directory)
+            if not verdict.taken and not verdict.descend:
+                self.excluded += 1
+                continue
+            path = prefix + name
+            if not (name.isascii() and name.isprintable() and "\\" not in name and len(name) <= room) and (
+                problem := path_problem(path, MAX_KEY_BYTES - self._max_path_bytes)
+            ):
+                self.refused.append(Refused(path, problem))
+            elif is_directory:
+                self._pending.append(path)
+            elif verdict.taken:
+                self._entry(path, place, fd, entry)
+
+    def _entry(self, path: str, place: Place, fd: int, entry: os.DirEntry[str]) -> None:
+        try:
+            found = entry.stat(follow_symlinks=False)
+            if stat.S_ISLNK(found.st_mode):
+                self._link(path, place, fd, entry.name)
+                return
+        except OSError as error:
+            if error.errno not in _SWAPPED:
+                raise
+            return
+        if stat.S_ISREG(found.st_mode):
+            self._file(path, found, fd, entry.name)
+        elif not stat.S_ISDIR(found.st_mode):
+            self.refused.append(Refused(path, f"it is {kind(found.st_mode)}"))
+
+    def _file(self, path: str, found: os.stat_result, fd: int, name: str) -> None:
+        if found.st_size > self._max_file_bytes:
+            reason = self._over_the_cap(found.st_size)
+        elif not self._is_readable(found, fd, name):
+            reason = not_permitted(found)
+        else:
+            reason = foreign_reason(self._home, found)
+        if reason:
+            self.refused.append(Refused(path, reason))
+        else:
+            self.files[path] = file_stat(path, found)
+
+    def _link(self, path: str, place: Place, fd: int, name: str) -> None:
+        if not place.decide(name, True).taken:  # a directory rule holds for a link to a directory as well
+            self.excluded += 1
+            return
+        target = kept_target(self._home, path, os.readlink(name, dir_fd=fd))
+        problem = link_problem(path, target)
+        if problem:
+            self.refused.append(Refused(path, problem))
+        else:
+            self.links[path] = LinkStat(path, target)
+
+    def _over_the_cap(self, size: int) -> str:
+        cap = self._max_file_bytes / _MIB
+        return f"it has {size / _MIB:,.1f} MiB, more than the {cap:,.1f} MiB of CLAUDE_SIDECAR_MAX_FILE_MIB"
+
+    def _is_readable(self, found: os.stat_result, fd: int, name: str) -> bool:
+        """By the permission bits; where they say no, the kernel is asked: it knows capabilities and ACLs."""
+        mode = found.st_mode
+        if found.st_uid == self._uid:
+            allowed = mode & stat.S_IRUSR
+        elif found.st_gid in self._groups:
+            allowed = mode & stat.S_IRGRP
+        else:
+            allowed = mode & stat.S_IROTH
+        if allowed or self._reads_all:
+            return True
+        readable = os.access(name, os.R_OK, dir_fd=fd, effective_ids=True, follow_symlinks=False)
+        self._reads_all = readable and self._uid == 0
+        return readable
+
+    def _failed(self, path: str, error: OSError) -> None:
+        if not path or error.errno in _EXHAUSTED:
+            raise home_error("read", path, error) from error
+        if error.errno in _VANISHED:
+            return
+        self.refused.append(Refused(path, self._why(path, error)))
+
+    def _why(self, path: str, error: OSError) -> str:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            try:
+                return not_permitted(self._home.lstat(path))
+            except (OSError, HomeError):
+                return f"UID {self._uid} may not read it"
+        return f"it cannot be read: {error.strerror}"
