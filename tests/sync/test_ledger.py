@@ -1,0 +1,138 @@
+"""The ledger survives what happens to pods: kills, full disks, other homes, other areas, newer versions."""
+
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sidecar.errors import FormatError, LedgerError
+from sidecar.home.entries import FileStat
+from sidecar.sync.ledger import Ledger, LedgerBusy
+from sidecar.sync.marks import RACY_NS, Mark, Settled, lasting
+
+HOME = (1, 2)
+STAT = FileStat("a/b.json", 3, 10**18, 10**18 + 1, 0o600, 77)
+MARK = Mark('"e"', 3, "d" * 64, 3, "d" * 64, STAT, 10**18, 0o640, Settled("x" * 64, '"f"', STAT), '"l"')
+
+
+def opened(state: Path, user: str = "ada", area: str = "s3://b/p/ada/", pod_uid: str | None = None) -> Ledger:
+    return Ledger.open(state, user_id=user, area=area, home=HOME, pod_uid=pod_uid)
+
+
+def test_what_was_recorded_is_there_after_a_kill(tmp_path: Path) -> None:
+    program = f"""
+import os, sys
+from pathlib import Path
+from tests.sync.test_ledger import MARK, opened
+ledger = opened(Path({str(tmp_path)!r}))
+for number in range(100):
+    ledger.record(f"path-{{number}}", MARK)
+ledger.forget("path-5")
+os.kill(os.getpid(), 9)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], check=False, cwd=Path.cwd())
+    assert ended.returncode == -9
+    with opened(tmp_path) as ledger:
+        assert ledger.marks() == {f"path-{n}": MARK for n in range(100) if n != 5}
+
+
+def test_a_torn_last_line_counts_as_never_written(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        ledger.record("whole", MARK)
+        ledger.record("torn", MARK)
+    log = next(tmp_path.rglob("ledger.log"))
+    os.truncate(log, log.stat().st_size - 7)
+    with opened(tmp_path) as ledger:
+        assert set(ledger.marks()) == {"whole"}
+        ledger.record("after", MARK)
+    with opened(tmp_path) as ledger:
+        assert set(ledger.marks()) == {"whole", "after"}
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_line(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        ledger.record("before", MARK)
+        log = next(tmp_path.rglob("ledger.log"))
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size + 20, limits[1]))
+        try:
+            with pytest.raises(LedgerError, match="state directory"):
+                ledger.record("during", MARK)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert ledger.mark("during") is None
+        ledger.record("after", MARK)
+    with opened(tmp_path) as ledger:
+        assert set(ledger.marks()) == {"before", "after"}
+
+
+def test_a_ledger_of_another_area_does_not_count(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        ledger.record("path", MARK)
+        ledger.set_header(replace(ledger.header, restored=True))
+        writer = ledger.writer
+    with opened(tmp_path, area="s3://another/p/ada/") as ledger:
+        assert not ledger.marks()
+        assert not ledger.header.restored
+        assert ledger.writer != writer
+
+
+def test_each_user_has_a_ledger_of_its_own_and_a_restart_keeps_the_writer(tmp_path: Path) -> None:
+    with opened(tmp_path) as ada, opened(tmp_path, user="bob") as bob:
+        ada.record("path", MARK)
+        assert not bob.marks()
+        writer = ada.writer
+    with opened(tmp_path) as ada:
+        assert ada.writer == writer
+
+
+def test_a_fresh_ledger_is_a_fresh_writer_in_the_same_pod(tmp_path: Path) -> None:
+    with opened(tmp_path / "one", pod_uid="uid") as one, opened(tmp_path / "two", pod_uid="uid") as two:
+        assert one.writer.startswith("uid-")
+        assert one.writer != two.writer
+        before = one.writer
+        one.start_over(HOME, "uid")
+        assert one.writer != before
+
+
+def test_two_processes_never_share_a_ledger(tmp_path: Path) -> None:
+    with opened(tmp_path), pytest.raises(LedgerBusy, match="another claude-sidecar process"):
+        opened(tmp_path)
+
+
+def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        ledger.record("path", MARK)
+        ledger.save()
+    file = next(tmp_path.rglob("ledger.json"))
+    newer = file.read_bytes().replace(b'"version":"1.0"', b'"version":"2.0"')
+    file.write_bytes(newer)
+    with pytest.raises(FormatError, match=r"2\.0"):
+        opened(tmp_path)
+    assert file.read_bytes() == newer
+
+
+def test_a_damaged_snapshot_starts_anew_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with opened(tmp_path) as ledger:
+        ledger.record("path", MARK)
+    next(tmp_path.rglob("ledger.json")).write_bytes(b'{"version":"1.0","header":{}}')
+    with opened(tmp_path) as ledger:
+        assert not ledger.marks()
+    assert "damaged" in caplog.text
+
+
+def test_a_state_directory_that_is_a_file_gets_a_sentence(tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.write_text("")
+    with pytest.raises(LedgerError, match="CLAUDE_SIDECAR_STATE_DIR"):
+        opened(place)
+
+
+def test_times_prove_nothing_for_a_file_that_changed_a_moment_ago() -> None:
+    assert lasting(STAT, STAT.mtime_ns + RACY_NS + 1) == STAT
+    assert lasting(STAT, STAT.mtime_ns + RACY_NS - 1) is None
+    assert lasting(STAT, STAT.mtime_ns - 5) is None

@@ -1,0 +1,211 @@
+"""A home outlives its pod: what one pod wrote, the next one has, to the byte, the mode and the nanosecond."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.errors import BucketMissing, StoreUnreachable
+from tests.sync.pods import T0, MakeSettings, Pod, objects, pods
+
+
+def fill(pod: Pod) -> None:
+    pod.write("settings.json", '{"theme": "dark"}', mode=0o644, mtime_ns=T0 + 123_456_789)
+    pod.write(".claude.json", '{"numStartups": 1}', mtime_ns=T0)
+    pod.write("projects/-w/s1.jsonl", '{"n": 1}\n{"n": 2}\n', mtime_ns=T0 + 5)
+    pod.write("projects/-w/s1/tool-results/r.txt", "result", mtime_ns=T0 + 6)
+    pod.write("skills/Ünïcödé name & more/run.sh", "#!/bin/sh\n", mode=0o755, mtime_ns=T0 + 7)
+    pod.write("memory-of-%20-#?.md", "odd name", mtime_ns=T0 + 8)
+    pod.write("plans/empty.md", b"", mtime_ns=T0 + 9)
+    (pod.home / "todos").mkdir(mode=0o750)
+    (pod.home / "skills/latest").symlink_to("Ünïcödé name & more")
+    (pod.home / "plans/up").symlink_to("../settings.json")
+    for directory in ("projects/-w/s1/tool-results", "projects/-w/s1", "projects/-w", "todos"):
+        os.utime(pod.home / directory, ns=(T0, T0 + 77))
+
+
+def test_a_home_comes_back_exactly(bucket: str, settings_for: MakeSettings, tmp_path: Path) -> None:
+    first, second = pods(settings_for, bucket, tmp_path, 2)
+    assert first.start().action == "fresh"
+    fill(first)
+    assert first.backup().durable
+    result = second.start()
+    assert (result.action, result.files) == ("restored", 7)
+    assert second.tree() == first.tree()
+
+
+def test_without_the_manifest_bytes_modes_and_mtimes_come_back_all_the_same(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second = pods(settings_for, bucket, tmp_path, 2)
+    first.start()
+    fill(first)
+    first.backup()
+    s3.delete_object(Bucket=bucket, Key="user_data/ada/.claude-sidecar/manifest.json.zst")
+    second.start()
+    files = {path: seen for path, seen in first.tree().items() if seen[0] == "file"}
+    assert {path: seen for path, seen in second.tree().items() if seen[0] == "file"} == files
+
+
+@pytest.mark.parametrize("damage", [b"", b"not zstd", b"\x28\xb5\x2f\xfd\x00"])
+def test_a_damaged_manifest_costs_speed_only(
+    damage: bytes, bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second = pods(settings_for, bucket, tmp_path, 2)
+    first.start()
+    fill(first)
+    first.backup()
+    s3.put_object(Bucket=bucket, Key="user_data/ada/.claude-sidecar/manifest.json.zst", Body=damage)
+    assert second.start().synced
+    assert second.read("settings.json") == first.read("settings.json")
+    second.append("projects/-w/s1.jsonl", "{}\n")
+    assert second.backup().durable
+    (third,) = pods(settings_for, bucket, tmp_path / "more", 1)
+    third.start()
+    assert (third.home / "skills/latest").exists() is False  # carried by the manifest alone
+    assert third.read("projects/-w/s1.jsonl").endswith(b"{}\n")
+
+
+def test_only_what_changed_travels(bucket: str, settings_for: MakeSettings, tmp_path: Path) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1)
+    pod.start()
+    fill(pod)
+    assert pod.backup().files == 7
+    before = pod.store.traffic.requests()
+    assert pod.backup().files == 0
+    assert pod.store.traffic.requests() == before, "an idle checkpoint sent a request"
+    pod.append("projects/-w/s1.jsonl", '{"n": 3}\n')
+    assert pod.backup().files == 1
+
+
+def test_a_second_start_in_the_same_pod_touches_nothing(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, _ = pods(settings_for, bucket, tmp_path, 2)
+    first.start()
+    fill(first)
+    first.backup()
+    s3.put_object(Bucket=bucket, Key="user_data/ada/.claude/settings.json", Body=b'{"theme": "other"}')
+    before = first.tree()
+    assert first.start().action == "already_synced"
+    assert first.tree() == before
+
+
+def test_a_home_that_is_there_before_the_area_is_the_first_backup(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    (pod,) = pods(settings_for, bucket, tmp_path, 1)
+    fill(pod)
+    result = pod.start()
+    assert (result.action, result.files) == ("uploaded", 7)
+    url = f"s3://{bucket}/user_data/ada/.claude/"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Checking if .claude data exists in S3: {url}",
+        "No .claude data found in S3 for user ada, checking for local .claude data to backup",
+        f"Backing up .claude from {pod.home} to {url}",
+        ".claude backup completed: Successfully backed up 7 files to S3",
+        "Initial backup completed for user ada: 7 files backed up to S3",
+    ]
+
+
+def test_secrets_caches_and_locks_stay_out_in_both_directions(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second = pods(settings_for, bucket, tmp_path, 2)
+    first.start()
+    kept_out = [".credentials.json", "debug/log.txt", "sessions/1.key", "history.jsonl.lock", "statsig/x"]
+    for path in [*kept_out, "CLAUDE.md"]:
+        first.write(path, "x")
+    first.backup()
+    assert set(objects(s3, bucket)) == {"CLAUDE.md"}
+    for path in kept_out:
+        s3.put_object(Bucket=bucket, Key=f"user_data/ada/.claude/{path}", Body=b"older server")
+    result = second.start()
+    assert set(second.tree()) == {"CLAUDE.md"}
+    assert {entry.path for entry in result.skipped} == set(kept_out)
+    second.backup()
+    assert objects(s3, bucket)[".credentials.json"] == b"older server"
+
+
+def test_a_bucket_that_cannot_be_read_is_never_empty(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    (missing,) = pods(settings_for, bucket + "-typo", tmp_path / "a", 1)
+    (away,) = pods(settings_for, bucket, tmp_path / "b", 1, endpoint="http://127.0.0.1:9")
+    for pod, error in ((missing, BucketMissing), (away, StoreUnreachable)):
+        pod.store = type(pod.store).connect(pod.settings, outage_seconds=0.5)
+        pod.write("settings.json", "{}")
+        with pytest.raises(error):
+            pod.start()
+        with pod.open() as workspace:
+            assert not workspace.ledger.header.restored
+
+
+def test_a_restore_that_was_cut_off_is_finished_by_the_next(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    first, second = pods(settings_for, bucket, tmp_path, 2, concurrency=1)
+    first.start()
+    fill(first)
+    first.backup()
+    count = 0
+
+    def stop() -> bool:
+        nonlocal count
+        count += 1
+        return count > 3
+
+    cut = second.start(stop=stop)
+    assert cut.files == 3
+    assert len(cut.not_restored) == 4
+    assert second.start().action == "restored"
+    assert {p for p, seen in second.tree().items() if seen[0] == "file"} == {
+        p for p, seen in first.tree().items() if seen[0] == "file"
+    }
+
+
+def test_a_dry_run_tells_and_moves_nothing(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second = pods(settings_for, bucket, tmp_path, 2)
+    first.start()
+    fill(first)
+    planned = first.backup(dry_run=True)
+    assert (planned.files, planned.dry_run) == (7, True)
+    assert not objects(s3, bucket)
+    first.backup()
+    plan = second.start(dry_run=True)
+    assert (plan.files, plan.dry_run) == (7, True)
+    assert not second.tree()
+    assert second.start().files == 7
+
+
+def test_an_emptied_home_is_a_new_home_not_a_mass_deletion(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1)
+    pod.start()
+    fill(pod)
+    pod.backup()
+    before = objects(s3, bucket)
+    for path in sorted(pod.home.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    assert pod.start().action == "restored"
+    assert pod.read("settings.json") == b'{"theme": "dark"}'
+    assert objects(s3, bucket) == before
+
+
+def test_a_deletion_in_the_home_leaves_the_bucket_alone(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1)
+    pod.start()
+    fill(pod)
+    pod.backup()
+    (pod.home / "settings.json").unlink()
+    pod.backup()
+    pod.merge()
+    assert not (pod.home / "settings.json").exists()
+    assert "settings.json" in objects(s3, bucket)
