@@ -32,6 +32,13 @@ RESERVE_BYTES = 16 * 1024 * 1024
 _MEMORY_PER_FILE_BYTES = 4 * 1024 * 1024
 
 
+class RestoreCutOff(SidecarError):
+    """Something asked it to stop."""
+
+    kind = "cut_off"
+    outage = True
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """One path of the area that a restore looks at. ``entry``: the manifest's, if it is of this version."""
@@ -54,6 +61,7 @@ class _Tally:
     skipped: list[Unsynced] = field(default_factory=list)
     error: SidecarError | None = None
     full: bool = False
+    cut_off: bool = False
 
 
 def area_listing(workspace: Workspace) -> Listing:
@@ -85,7 +93,7 @@ def restore(
     fitting = _fitting(workspace, wanted, tally)
     if not dry_run:
         _bring_all(workspace, fitting, tally, watcher, stop)
-        if tally.error is None or not concerns_all(tally.error):
+        if not tally.cut_off and (tally.error is None or not concerns_all(tally.error)):
             _shape(workspace, manifest, scan)
             _finish(workspace, tally)
         workspace.ledger.save()
@@ -188,6 +196,7 @@ def _count(done: Done[Arrival], tally: _Tally, size: int) -> None:
     path, arrival = done.job.name, done.value
     if not done.started:
         tally.not_restored.append(Unsynced(path, "not begun: the restore ended before it", size))
+        tally.cut_off |= not tally.full
     elif arrival is not None:
         tally.files += arrival.moved
         tally.bytes += arrival.bytes
@@ -242,6 +251,8 @@ def _finish(workspace: Workspace, tally: _Tally) -> None:
 
 def _result(workspace: Workspace, tally: _Tally, begun: float, dry_run: bool) -> SyncResult:
     error = tally.error
+    if tally.cut_off and error is None:
+        error = RestoreCutOff("the restore was cut off before its end", "the next one takes what is missing")
     return SyncResult(
         workspace.user_id,
         synced=error is None,

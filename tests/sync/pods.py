@@ -50,6 +50,10 @@ class Pod:
         with self.open() as workspace:
             return restore_area(workspace)
 
+    def requests(self) -> int:
+        """Requests sent to the store so far."""
+        return sum(flow.requests for flow in self.store.requests.values())
+
     def write(self, path: str, data: bytes | str, *, mode: int = 0o600, mtime_ns: int | None = None) -> Path:
         file = self.home / path
         file.parent.mkdir(parents=True, exist_ok=True)

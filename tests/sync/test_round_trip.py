@@ -72,9 +72,9 @@ def test_only_what_changed_travels(bucket: str, settings_for: MakeSettings, tmp_
     pod.start()
     fill(pod)
     assert pod.backup().files == 7
-    before = pod.store.traffic.requests()
+    before = pod.requests()
     assert pod.backup().files == 0
-    assert pod.store.traffic.requests() == before, "an idle checkpoint sent a request"
+    assert pod.requests() == before, "an idle checkpoint sent a request"
     pod.append("projects/-w/s1.jsonl", '{"n": 3}\n')
     assert pod.backup().files == 1
 
