@@ -1,0 +1,266 @@
+"""The clients of one bucket: made late, kept, made anew when the bucket turns out to live in another region.
+
+obstore's own retries are off: it cannot tell a lost answer from a lost request, and counts nobody's patience.
+One client serves what is read and what is small; larger bodies get one whose time-outs fit their length,
+because a time-out counts while a body is still being sent.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from sidecar import __version__
+from sidecar.area.answers import Answer, of_obstore
+from sidecar.area.credentials import crt_provider, obstore_arguments
+from sidecar.area.failures import Failure, Where, failure
+from sidecar.area.target import Target, target_of
+from sidecar.area.traffic import Traffic
+from sidecar.errors import RegionWrong, SettingsError, StoreError
+from sidecar.settings import Settings
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+    from sidecar.area.signed import Pending, Reply, SignedRequests
+
+CONNECT_SECONDS = 5
+SILENCE_SECONDS = 20
+WHOLE_SECONDS = 120
+_SLOWEST_BYTES_PER_SECOND = 256 * 1024
+_MOST_PATIENT = 16
+
+Value = TypeVar("Value")
+
+
+class Connection:
+    """Sends single requests, thread-safe, and says exactly why one failed.
+
+    ``guarded``: conditions are honoured here, as far as anybody knows.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._aws = settings.aws
+        self._target = target_of(settings)
+        self._sse = _encryption(settings)
+        self._arguments = obstore_arguments(self._aws, self._target)
+        self._certificates = self._target.certificates()
+        self._stores: dict[int, S3Store] = {}
+        self._signed: SignedRequests | None = None
+        self._lock = threading.Lock()
+        self._patience_factor = 1
+        self.traffic = Traffic()
+        self._proven = False
+        self.guarded = True
+
+    @property
+    def target(self) -> Target:
+        return self._target
+
+    def where(self, what: str, *, reads_object: bool = False) -> Where:
+        target = self._target
+        return Where(what, target.bucket, target.endpoint, target.region, reads_object)
+
+    def is_proven(self) -> bool:
+        """True once the other side answered as only an S3 server does.
+
+        Before that, "nothing there" may be the answer of somebody else.
+        """
+        return self._proven
+
+    def prove(self) -> None:
+        """Take note that it has."""
+        self._proven = True
+
+    def call(
+        self,
+        what: str,
+        request: Callable[[S3Store], Value],
+        *,
+        body_bytes: int = 0,
+        reads_object: bool = False,
+    ) -> Value:
+        """What `request` returns; raises `Failure`. `what` begins the sentence of an error."""
+        return self.in_right_region(lambda: self._once(what, request, body_bytes, reads_object))
+
+    def in_right_region(self, request: Callable[[], Value]) -> Value:
+        """`request`, sent once more where it finds the bucket's region and nobody had chosen one."""
+        used = self._target
+        try:
+            return request()
+        except Failure as refused:
+            if not isinstance(refused.error, RegionWrong):
+                raise
+            if not self._moved(used, refused):
+                raise
+        return request()
+
+    def signed(self) -> SignedRequests:
+        """awscrt's client, imported now if it was not."""
+        with self._lock:
+            if self._signed is None:
+                from sidecar.area.signed import SignedRequests
+
+                self._signed = SignedRequests(
+                    self._target, crt_provider(self._aws, self._target), self._sse_headers()
+                )
+            return self._signed
+
+    def send_signed(
+        self,
+        what: str,
+        operation: str,
+        method: str,
+        key: str,
+        query: str = "",
+        *,
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Reply:
+        """One request by awscrt; raises `Failure`."""
+
+        def once() -> Reply:
+            pending = self.signed().begin(operation, method, key, query, headers, body)
+            return self.reply_of(what, pending)
+
+        return self.in_right_region(once)
+
+    def reply_of(self, what: str, pending: Pending) -> Reply:
+        """The reply to a request that is on its way; raises `Failure`."""
+        from sidecar.area.signed import RequestFailed
+
+        try:
+            reply = pending.reply()
+        except RequestFailed as failed:
+            self._learn_from(failed.answer)
+            raise failure(failed.answer, self.where(what)) from failed
+        return reply
+
+    def _once(
+        self, what: str, request: Callable[[S3Store], Value], body_bytes: int, reads_object: bool
+    ) -> Value:
+        from obstore.exceptions import BaseError
+
+        target = self._target
+        try:
+            value = request(self._store(body_bytes))
+        except (BaseError, OSError, ValueError) as error:
+            answer = of_obstore(error, target.endpoint)
+            self._learn_from(answer)
+            if body_bytes and answer.trouble == "timeout":
+                self._patience_factor = min(_MOST_PATIENT, self._patience_factor * 2)
+            raise failure(answer, self.where(what, reads_object=reads_object)) from error
+        if body_bytes:
+            self._patience_factor = max(1, self._patience_factor // 2)
+        return value
+
+    def _learn_from(self, answer: Answer) -> None:
+        if answer.code and not answer.of_credentials:
+            self._proven = True
+
+    def _store(self, body_bytes: int) -> S3Store:
+        silence = _silence_seconds(body_bytes, self._patience_factor)
+        with self._lock:
+            store = self._stores.get(silence)
+            if store is None:
+                store = self._stores[silence] = self._made(silence)
+            return store
+
+    def _made(self, silence_seconds: int) -> S3Store:
+        from obstore.store import S3Store
+
+        target = self._target
+        options: dict[str, Any] = {
+            "allow_http": target.is_plain_http,
+            "connect_timeout": f"{CONNECT_SECONDS}s",
+            "read_timeout": f"{silence_seconds}s",
+            "timeout": f"{max(WHOLE_SECONDS, 2 * silence_seconds)}s",
+            "pool_idle_timeout": "15s",
+            "user_agent": f"claude-sidecar/{__version__}",
+        }
+        if self._certificates:
+            options["root_certificate"] = self._certificates
+        config = {
+            "endpoint": target.endpoint,
+            "aws_endpoint_url_s3": target.endpoint,
+            "region": target.region,
+            "virtual_hosted_style_request": False,
+            "disable_bulk_delete": True,
+            **self._sse,
+            **self._arguments.get("config", {}),
+        }
+        arguments = {**self._arguments, "config": config}
+        try:
+            return S3Store(
+                target.bucket, client_options=cast(Any, options), retry_config={"max_retries": 0}, **arguments
+            )
+        except (ValueError, OSError) as error:
+            raise SettingsError(f"the connection to {target.endpoint} cannot be set up: {error}") from error
+
+    def _moved(self, used: Target, refused: Failure) -> bool:
+        """True where the bucket's own region is now in use, whoever found it."""
+        with self._lock:
+            if self._target is not used:
+                return True
+            region = refused.answer.region or _region_of(used)
+            if used.region_given or not region or region == used.region:
+                if region and not refused.answer.region:
+                    refused.error = _with_region(refused.error, region)
+                return False
+            self._target = used.in_region(region, self._aws)
+            self._stores.clear()
+            self._signed = None
+            return True
+
+    def _sse_headers(self) -> dict[str, str]:
+        names = {
+            "server_side_encryption": "x-amz-server-side-encryption",
+            "sse_kms_key_id": "x-amz-server-side-encryption-aws-kms-key-id",
+        }
+        return {names[option]: value for option, value in self._sse.items()}
+
+
+def _silence_seconds(body_bytes: int, patience_factor: int) -> int:
+    """How long nothing may be heard: 20 s, more for a body, in powers of two."""
+    sending = body_bytes * patience_factor / _SLOWEST_BYTES_PER_SECOND
+    extra = 0 if sending <= 4 else 1 << int(sending).bit_length()
+    return SILENCE_SECONDS + extra
+
+
+def _encryption(settings: Settings) -> dict[str, str]:
+    config = {}
+    if settings.sse:
+        config["server_side_encryption"] = settings.sse
+    if settings.sse_kms_key_id:
+        config["sse_kms_key_id"] = settings.sse_kms_key_id
+    return config
+
+
+def _with_region(error: StoreError, region: str) -> StoreError:
+    return RegionWrong(error.message, f"set AWS_REGION={region}")
+
+
+def _region_of(target: Target) -> str:
+    """The bucket's region by the header that S3 gives even to strangers, or empty.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadBucket.html
+    """
+    import http.client
+    import ssl
+    import urllib.parse
+
+    parts = urllib.parse.urlsplit(target.endpoint)
+    try:
+        if parts.scheme == "http":
+            connection = http.client.HTTPConnection(parts.netloc, timeout=CONNECT_SECONDS)
+        else:
+            context = ssl.create_default_context(cafile=target.ca_file)
+            connection = http.client.HTTPSConnection(parts.netloc, timeout=CONNECT_SECONDS, context=context)
+        try:
+            connection.request("HEAD", f"{parts.path}/{target.bucket}")
+            return connection.getresponse().headers.get("x-amz-bucket-region", "")
+        finally:
+            connection.close()
+    except (OSError, http.client.HTTPException):
+        return ""  # the first error says what is wrong; this only would have said more

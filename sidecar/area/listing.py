@@ -1,0 +1,155 @@
+"""What is under a prefix: everything, or an error. Never a part of it, never "nothing" for "could not read".
+
+obstore lists fast, but it cannot read every listing: it raises on a key with an empty part, ``..`` or a
+control character; it drops the slash of a marker (``config/``), so that it looks like an empty file; and it
+takes any XML for a listing, a login page included. So its word is checked where it may be wrong, and where
+a key is beyond it, the exact listing is made (`sidecar.area.exact_listing`), for the price of awscrt.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from typing import TYPE_CHECKING
+
+from sidecar.area.connection import Connection
+from sidecar.area.download import info_of
+from sidecar.area.failures import not_s3
+from sidecar.area.heads import head
+from sidecar.area.objects import Listing, ObjectInfo, SkippedKey
+from sidecar.area.patience import Patience
+from sidecar.errors import AccessDenied, ObjectMissing
+from sidecar.names import path_problem
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+MARKER = "a marker, not a file"
+_PAGE = 1000
+# More suspects than this cost more as single requests than one exact listing does.
+_FEW_SUSPECTS = 8
+
+
+def listing(connection: Connection, prefix: str, patience: Patience) -> Listing:
+    """All keys under `prefix`, which ends with a slash."""
+    what = f"listing s3://{connection.target.bucket}/{prefix}"
+    try:
+        found = patience.attempt(lambda: connection.call(what, lambda store: _all(store, prefix)))
+    except _BeyondObstore:
+        return _exact(connection, prefix, patience)
+    pages = 1 + len(found) // _PAGE
+    connection.traffic.count("list", requests=pages)
+    if not found:
+        return _confirmed_empty(connection, prefix, patience, what)
+    connection.prove()
+    if len(found) % _PAGE == 0:
+        return _exact(connection, prefix, patience)  # it may have ended for want of a continuation token
+    suspects = _suspects(found)
+    if len(suspects) > _FEW_SUSPECTS:
+        return _exact(connection, prefix, patience)
+    keys: dict[str, ObjectInfo | None] = {info.key: info for info in found}
+    return _sorted_out(prefix, keys | _verified(connection, suspects, patience))
+
+
+class _BeyondObstore(Exception):
+    """There is a key that obstore cannot read."""
+
+
+def _all(store: S3Store, prefix: str) -> list[ObjectInfo]:
+    import obstore
+
+    try:
+        return [info_of(meta) for chunk in obstore.list(store, prefix, chunk_size=_PAGE) for meta in chunk]
+    except Exception as error:
+        if isinstance(error, ValueError) or "InvalidPath" in type(error).__name__ or 'Path "' in str(error):
+            raise _BeyondObstore from error
+        raise
+
+
+def _suspects(found: list[ObjectInfo]) -> set[str]:
+    """Keys that may be markers: empty, listed twice, or the parent of another."""
+    seen: set[str] = set()
+    parents: set[str] = set()
+    suspects: set[str] = set()
+    for info in found:
+        if info.size == 0 or info.key in seen:
+            suspects.add(info.key)
+        seen.add(info.key)
+        parent = info.key.rpartition("/")[0]
+        while parent and parent not in parents:
+            parents.add(parent)
+            parent = parent.rpartition("/")[0]
+    return suspects | (seen & parents)
+
+
+def _verified(connection: Connection, suspects: set[str], patience: Patience) -> dict[str, ObjectInfo | None]:
+    """What each suspect is: the object by that very key, or None for a marker."""
+    found: dict[str, ObjectInfo | None] = {}
+    problems: list[Exception] = []
+
+    def ask(key: str) -> None:
+        try:
+            answer = head(connection, key, patience)
+            found[key] = answer.info if answer else None
+        except Exception as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=ask, args=(key,), daemon=True) for key in suspects]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if problems:
+        raise problems[0]
+    return found
+
+
+def _sorted_out(prefix: str, found: dict[str, ObjectInfo | None]) -> Listing:
+    objects: dict[str, ObjectInfo] = {}
+    skipped: list[SkippedKey] = []
+    for key, info in found.items():
+        if info is None:
+            skipped.append(SkippedKey(key + "/", MARKER))
+        elif problem := path_problem(key[len(prefix) :], len(prefix.encode())):
+            skipped.append(SkippedKey(key, problem))
+        else:
+            objects[key] = info
+    return Listing(objects, tuple(skipped))
+
+
+def _exact(connection: Connection, prefix: str, patience: Patience) -> Listing:
+    from sidecar.area.exact_listing import exact_listing
+
+    return exact_listing(connection, prefix, patience)
+
+
+def _confirmed_empty(connection: Connection, prefix: str, patience: Patience, what: str) -> Listing:
+    """The empty listing, or what was really there: asked once more, and of a server that is S3."""
+    import obstore
+
+    again = patience.attempt(
+        lambda: connection.call(what, lambda store: obstore.list_with_delimiter(store, prefix))
+    )
+    connection.traffic.count("list")
+    if again["objects"] or again["common_prefixes"]:
+        return _exact(connection, prefix, patience)
+    prove(connection, prefix, patience, what)
+    return Listing({})
+
+
+def prove(connection: Connection, prefix: str, patience: Patience, what: str) -> None:
+    """Make sure that the other side is an S3 server: one says of a key that nobody has, which code it has."""
+    import obstore
+
+    if connection.is_proven():
+        return
+    key = f"{prefix}.nothing-{uuid.uuid4().hex}"
+    connection.traffic.count("get")
+    try:
+        patience.attempt(
+            lambda: connection.call(what, lambda store: obstore.get(store, key), reads_object=True)
+        )
+    except (ObjectMissing, AccessDenied):
+        if connection.is_proven():
+            return
+    raise not_s3(connection.where(what), "an object that does not exist").error

@@ -1,0 +1,149 @@
+"""The bucket as everybody here sees it: a few operations, each of which holds or says exactly why not.
+
+Writes are always conditional: nothing that was not read is overwritten. Lost answers are cleared up before
+anything is reported. All calls block; a `Store` may be used from any number of threads. Call it from worker
+threads: obstore delays a signal that arrives in the middle of a request on the main thread.
+"""
+
+from __future__ import annotations
+
+from sidecar.area.connection import Connection
+from sidecar.area.download import Download, read_range
+from sidecar.area.heads import head
+from sidecar.area.listing import listing, prove
+from sidecar.area.objects import Condition, Listing, ObjectHead, Source
+from sidecar.area.patience import Patience
+from sidecar.area.traffic import Flow
+from sidecar.area.write import Write
+from sidecar.settings import Settings
+
+OUTAGE_SECONDS = 60.0
+
+
+class Store:
+    """One bucket. ``guarded``: the store honours conditions; otherwise we look before each write, which is
+    weaker: whoever writes between our look and our write is overwritten."""
+
+    def __init__(self, connection: Connection, outage_seconds: float) -> None:
+        self._connection = connection
+        self._outage_seconds = outage_seconds
+
+    @classmethod
+    def connect(cls, settings: Settings, outage_seconds: float = OUTAGE_SECONDS) -> Store:
+        """The store that `settings` name. Sends nothing yet.
+
+        Parameters
+        ----------
+        outage_seconds: how long each operation goes on trying without any progress.
+
+        Raises
+        ------
+        CredentialsMissing: no source of credentials is named.
+        SettingsError: an endpoint, a certificate file or an option that cannot be used.
+        """
+        return cls(Connection(settings), outage_seconds)
+
+    def within(self, outage_seconds: float) -> Store:
+        """The same store with another patience, for when time is short."""
+        return Store(self._connection, outage_seconds)
+
+    @property
+    def bucket(self) -> str:
+        return self._connection.target.bucket
+
+    @property
+    def guarded(self) -> bool:
+        return self._connection.guarded
+
+    @property
+    def requests(self) -> dict[str, Flow]:
+        """Requests and bytes so far, by operation: list, head, get, put, part, delete, other."""
+        return self._connection.traffic.snapshot()
+
+    def list(self, prefix: str, *, exact: bool = False) -> Listing:
+        """All keys under `prefix`, whole segments only: ``a/USER/`` never lists ``a/USER2/``.
+
+        Parameters
+        ----------
+        exact: slower; also finds a marker with content, and the archived. For when a listed key is missing.
+        """
+        segment = prefix.rstrip("/") + "/"
+        if exact:
+            from sidecar.area.exact_listing import exact_listing
+
+            return exact_listing(self._connection, segment, self._patience())
+        return listing(self._connection, segment, self._patience())
+
+    def head(self, key: str) -> ObjectHead | None:
+        """The object at `key` without its bytes, None where there is none."""
+        return head(self._connection, key, self._patience())
+
+    def open(self, key: str, *, if_match: str | None = None) -> Download:
+        """The object at `key`, to be read; a context manager.
+
+        Raises
+        ------
+        ObjectMissing, ObjectArchived, AccessDenied; ConditionFailed where its ETag is not `if_match`.
+        """
+        return Download(self._connection, key, self._patience(), if_match)
+
+    def read_range(self, key: str, offset: int, length: int, *, if_match: str) -> bytes:
+        """Exactly `length` bytes from `offset` of the version `if_match`."""
+        return read_range(self._connection, key, offset, length, if_match, self._patience())
+
+    def put(
+        self,
+        key: str,
+        source: bytes | Source,
+        *,
+        condition: Condition,
+        metadata: dict[str, str],
+        content_type: str | None = None,
+    ) -> str:
+        """Write the object and return its new ETag.
+
+        Raises
+        ------
+        ConditionFailed: `condition` did not hold; nothing was written. Read again, decide again.
+        FileChanged: `source` no longer has its bytes; nothing was written.
+        """
+        return Write(
+            self._connection, key, source, condition, metadata, content_type, self._patience()
+        ).done()
+
+    def delete(self, key: str, *, if_match: str | None) -> None:
+        """Remove the object; one that is missing already is fine.
+
+        Raises
+        ------
+        ConditionFailed: it is another version than `if_match` now; it stays.
+        """
+        from sidecar.area.deletion import delete
+
+        delete(self._connection, key, if_match, self._patience())
+
+    def check_bucket(self, prefix: str) -> None:
+        """Ask for one page of `prefix`, to find out which way access fails, if it does."""
+        import obstore
+
+        what = f"listing s3://{self.bucket}/{prefix}"
+        patience = self._patience()
+        self._connection.traffic.count("list")
+        page = patience.attempt(
+            lambda: self._connection.call(what, lambda store: obstore.list_with_delimiter(store, prefix))
+        )
+        if not (page["objects"] or page["common_prefixes"]):
+            prove(self._connection, prefix.rstrip("/") + "/", patience, what)
+
+    def probe_conditions(self, key_prefix: str) -> bool:
+        """Find out, by writing and removing a small object under `key_prefix`, whether conditions hold here.
+
+        The answer is kept as `guarded`.
+        """
+        from sidecar.area.probe import honours_conditions
+
+        self._connection.guarded = honours_conditions(self._connection, key_prefix, self._patience())
+        return self._connection.guarded
+
+    def _patience(self) -> Patience:
+        return Patience(self._outage_seconds)

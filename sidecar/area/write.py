@@ -1,0 +1,152 @@
+"""One conditional write, carried to a known end.
+
+Each write bears a mark of its own in the object's metadata. When its outcome is unknown (time-out, reset,
+5xx, or a refusal that may be the echo of our own first attempt), the object is looked at: with our mark it is
+done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sidecar.area.connection import Connection
+from sidecar.area.failures import Failure
+from sidecar.area.heads import head
+from sidecar.area.objects import Condition, IfAbsent, ObjectHead, Source
+from sidecar.area.patience import Patience
+from sidecar.errors import ConditionFailed
+
+if TYPE_CHECKING:
+    from obstore import PutResult
+    from obstore.store import S3Store
+
+MARK = "write"
+# Up to here a body is held in memory and sent whole: one request, one condition.
+SINGLE_PUT_BYTES = 32 * 1024 * 1024
+DEFAULT_CONTENT_TYPE = "application/octet-stream"
+
+
+class Write:
+    """`source` to `key`, once; see `Store.put`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        key: str,
+        source: bytes | Source,
+        condition: Condition,
+        metadata: dict[str, str],
+        content_type: str | None,
+        patience: Patience,
+    ) -> None:
+        self._connection = connection
+        self._key = key
+        self._source = source
+        self._condition = condition
+        self._patience = patience
+        self._unsure = False
+        self._mark = uuid.uuid4().hex
+        self._metadata = {name: _ascii(value) for name, value in metadata.items()} | {MARK: self._mark}
+        self._content_type = content_type or DEFAULT_CONTENT_TYPE
+        self._what = f"writing s3://{connection.target.bucket}/{key}"
+
+    def done(self) -> str:
+        """Write, and return the new ETag."""
+        size = len(self._source) if isinstance(self._source, bytes) else self._source.size
+        if size <= SINGLE_PUT_BYTES:
+            body = self._source if isinstance(self._source, bytes) else self._source.read(0, size)
+            return self._until_known(lambda: self._send(body), body)
+        from sidecar.area.multipart import MultipartUpload
+
+        upload = MultipartUpload(
+            self._connection, self._key, self._source, self._metadata, self._content_type, self._patience
+        )
+        with upload:
+            self._expect(self._look())
+            upload.send_parts()
+            self._expect(self._look())  # not every store that honours conditions does so here
+            return self._until_known(lambda: upload.complete(self._condition), None)
+
+    def _until_known(self, attempt: Callable[[], str], body: bytes | memoryview | None) -> str:
+        while True:
+            if not self._connection.guarded:
+                self._expect(self._look())
+            try:
+                return attempt()
+            except Failure as failure:
+                done = self._settled(failure, body)
+                if done is not None:
+                    return done
+                self._patience.after(failure)
+
+    def _settled(self, failure: Failure, body: bytes | memoryview | None) -> str | None:
+        """The ETag if the write was done after all, None if it may be tried again."""
+        refused = isinstance(failure.error, ConditionFailed)
+        self._unsure = self._unsure or failure.answer.maybe_done
+        if not refused and not self._unsure:
+            return None
+        seen = self._look()
+        if seen is not None and self._is_ours(seen, body):
+            return seen.info.etag
+        if refused:
+            raise failure.error from failure
+        self._expect(seen)
+        return None
+
+    def _send(self, body: bytes | memoryview) -> str:
+        import obstore
+
+        def request(store: S3Store) -> PutResult:
+            return obstore.put(
+                store,
+                self._key,
+                body,
+                mode="create" if isinstance(self._condition, IfAbsent) else {"e_tag": self._condition.etag},
+                attributes={**self._metadata, "Content-Type": self._content_type},
+                use_multipart=False,
+            )
+
+        self._connection.traffic.count("put", sent=len(body))
+        result = self._connection.call(self._what, request, body_bytes=len(body))
+        self._connection.prove()
+        etag = result["e_tag"]
+        if etag:
+            return etag
+        seen = self._look()
+        if seen is None or seen.metadata.get(MARK) != self._mark:
+            raise ConditionFailed(f"{self._what}: somebody else wrote it at once", "it is read again")
+        return seen.info.etag
+
+    def _look(self) -> ObjectHead | None:
+        return head(self._connection, self._key, self._patience)
+
+    def _expect(self, seen: ObjectHead | None) -> None:
+        holds = seen is None if isinstance(self._condition, IfAbsent) else self._is_expected(seen)
+        if not holds:
+            raise ConditionFailed(f"{self._what} met another version than expected", "it is read again")
+
+    def _is_expected(self, seen: ObjectHead | None) -> bool:
+        return (
+            seen is not None
+            and not isinstance(self._condition, IfAbsent)
+            and (seen.info.etag == self._condition.etag)
+        )
+
+    def _is_ours(self, seen: ObjectHead, body: bytes | memoryview | None) -> bool:
+        if self._connection.guarded or MARK in seen.metadata or body is None:
+            return seen.metadata.get(MARK) == self._mark
+        # A store that keeps no metadata: equal bytes are as good as ours.
+        digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
+        return seen.info.size == len(body) and seen.info.etag.strip('"') == digest
+
+
+def _ascii(value: str) -> str:
+    """`value` as a header can carry it: printable ASCII, anything else escaped as in Python."""
+    if value.isascii() and value.isprintable():
+        return value
+    return "".join(
+        c if c.isascii() and c.isprintable() else c.encode("unicode_escape").decode() for c in value
+    )
