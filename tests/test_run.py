@@ -54,7 +54,7 @@ def test_an_unreachable_bucket_at_the_end_is_an_exit_code_and_a_list(
     with sidecar(settings, tmp_path, CLAUDE_SIDECAR_GRACE_SECONDS="3") as running:
         running.wait_for("/readyz")
         write(settings, LOG, '{"n": 1}\n')
-        fault_proxy.close()
+        fault_proxy.down()
         begun = time.monotonic()
         assert running.end(signal.SIGTERM) == 1
         assert time.monotonic() - begun < 30, "it outlived its grace period by far"
@@ -128,7 +128,7 @@ def test_a_second_sigterm_ends_at_once(
     with sidecar(settings, tmp_path, CLAUDE_SIDECAR_GRACE_SECONDS="600") as running:
         running.wait_for("/readyz")
         write(settings, LOG, "{}\n")
-        fault_proxy.close()
+        fault_proxy.down()
         assert running.process
         running.process.send_signal(signal.SIGTERM)
         while "the last backup begins" not in running.text():
