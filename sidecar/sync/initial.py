@@ -128,12 +128,15 @@ def backup_home(
         before()
         log.info("Backing up .claude from %s to %s", workspace.home.root, workspace.objects_url)
 
-    listing = None if workspace.ledger.header.restored else area_listing(workspace)
+    header = workspace.ledger.header
+    listing = None if header.restored or header.compared else area_listing(workspace)
     workspace.announce_first_move(announce)
     try:
         result = checkpoint(workspace, listing=listing, watcher=watcher, stop=stop, dry_run=dry_run)
     finally:
         workspace.announce_first_move(None)
+    if listing is not None and result.durable and not dry_run:
+        workspace.ledger.set_header(replace(workspace.ledger.header, compared=True))
     if result.files and not dry_run:
         log.info(".claude backup completed: Successfully backed up %d files to S3", result.files)
     _warn(workspace, result)

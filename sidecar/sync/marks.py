@@ -51,13 +51,18 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the ledger as a whole stands for."""
+    """What the ledger as a whole stands for.
+
+    ``restored``: the restore-complete mark. ``compared``: the home met a listing of the area once, so that
+    the marks know every object that a local path has.
+    """
 
     user_id: str
     area: str
     writer: str
     home: tuple[int, int]
     restored: bool = False
+    compared: bool = False
     generation: int = 0
     directories: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
@@ -83,6 +88,7 @@ def header_document(header: Header) -> dict[str, Any]:
         "writer": header.writer,
         "home": header.home,
         "restored": header.restored,
+        "compared": header.compared,
         "generation": header.generation,
         "directories": header.directories,
         "links": header.links,
@@ -99,6 +105,7 @@ def header_of(document: dict[str, Any]) -> Header:
         writer=document["writer"],
         home=(document["home"][0], document["home"][1]),
         restored=document["restored"],
+        compared=document["compared"],
         generation=document["generation"],
         directories=tuple(document["directories"]),
         links=tuple(document["links"]),
