@@ -23,7 +23,25 @@ from typing import Any, Protocol
 from sidecar.embedded import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, EmbeddedS3
 from tests.fault_proxy import FaultProxy
 
-__all__ = ["Buckets", "EmbeddedS3", "FaultProxy", "Server", "client", "run_moto", "run_rclone"]
+__all__ = [
+    "Buckets",
+    "EmbeddedS3",
+    "FaultProxy",
+    "Server",
+    "ServerProcess",
+    "client",
+    "run_moto",
+    "run_rclone",
+]
+    "Buckets",
+    "EmbeddedS3",
+    "FaultProxy",
+    "Server",
+    "ServerProcess",
+    "client",
+    "run_moto",
+    "run_rclone",
+]
 
 
 class Server(Protocol):
@@ -37,9 +55,10 @@ class Server(Protocol):
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """A server that is up."""
+    """A server that is up. ``directory`` holds the buckets, where they are directories."""
 
     endpoint: str
+    directory: Path | None = None
 
     def environ(self) -> dict[str, str]:
         return {
@@ -67,7 +86,7 @@ def run_rclone(directory: Path, log: Path) -> Iterator[ServerProcess]:
     command = [program, "--config", "/dev/null", "serve", "s3", str(directory)]
     command += ["--addr", f"127.0.0.1:{port}", "--auth-key", f"{ACCESS_KEY_ID},{SECRET_ACCESS_KEY}"]
     with _running(command, port, log):
-        yield ServerProcess(f"http://127.0.0.1:{port}")
+        yield ServerProcess(f"http://127.0.0.1:{port}", directory)
 
 
 def client(server: Server | Mapping[str, str]) -> Any:

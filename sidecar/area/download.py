@@ -33,7 +33,13 @@ _STANDARD_HEADERS = frozenset(
 
 def info_of(meta: ObjectMeta) -> ObjectInfo:
     """A listing line or an answer's head as ours."""
-    return ObjectInfo(meta["path"], meta["size"], meta["e_tag"] or "", meta["last_modified"].timestamp())
+    etag = quoted(meta["e_tag"] or "")
+    return ObjectInfo(meta["path"], meta["size"], etag, meta["last_modified"].timestamp())
+
+
+def quoted(etag: str) -> str:
+    """`etag` as a header has it: some servers leave the quotes out in listings only."""
+    return f'"{etag}"' if etag and not etag.endswith('"') else etag
 
 
 def metadata_of(result: GetResult) -> dict[str, str]:

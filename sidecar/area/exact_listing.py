@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote_plus
 from xml.etree import ElementTree
 
 from sidecar.area.connection import Connection
+from sidecar.area.download import quoted
 from sidecar.area.failures import not_s3
 from sidecar.area.objects import Listing, ObjectInfo, SkippedKey
 from sidecar.area.patience import Patience
@@ -47,7 +48,7 @@ def _reason(key: str, prefix: str, entry: ElementTree.Element) -> str:
 
 def _info(key: str, entry: ElementTree.Element) -> ObjectInfo:
     modified = datetime.fromisoformat(_text(entry, "LastModified").replace("Z", "+00:00"))
-    return ObjectInfo(key, int(_text(entry, "Size")), _text(entry, "ETag"), modified.timestamp())
+    return ObjectInfo(key, int(_text(entry, "Size")), quoted(_text(entry, "ETag")), modified.timestamp())
 
 
 def _pages(connection: Connection, prefix: str, patience: Patience) -> Iterator[ElementTree.Element]:

@@ -13,6 +13,8 @@ from sidecar.errors import StoreThrottled
 _FIRST_SECONDS = 0.1
 _MOST_SECONDS = 5.0
 _FIRST_THROTTLED_SECONDS = 0.5
+# A body that cannot be read was cut in an orderly way, or is not S3's at all: then it stays so.
+_GARBLED_ATTEMPTS = 3
 
 Value = TypeVar("Value")
 
@@ -44,7 +46,10 @@ class Patience:
     def after(self, failure: Failure) -> None:
         """Wait before the next attempt; or raise the error, where waiting cannot help or time is up."""
         remaining = self._since + self._outage_seconds - self._clock()
-        if not failure.error.outage or remaining <= 0:
+        passing = failure.error.outage or (
+            failure.answer.trouble == "garbled" and self._failures < _GARBLED_ATTEMPTS - 1
+        )
+        if not passing or remaining <= 0:
             raise failure.error from failure
         first = _FIRST_THROTTLED_SECONDS if isinstance(failure.error, StoreThrottled) else _FIRST_SECONDS
         delay = min(_MOST_SECONDS, first * 2 ** min(self._failures, 10))

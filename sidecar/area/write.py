@@ -13,11 +13,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sidecar.area.connection import Connection
+from sidecar.area.download import quoted
 from sidecar.area.failures import Failure
 from sidecar.area.heads import head
 from sidecar.area.objects import Condition, IfAbsent, ObjectHead, Source
 from sidecar.area.patience import Patience
-from sidecar.errors import ConditionFailed
+from sidecar.errors import ConditionFailed, ObjectMissing
 
 if TYPE_CHECKING:
     from obstore import PutResult
@@ -68,7 +69,8 @@ class Write:
             self._expect(self._look())
             upload.send_parts()
             self._expect(self._look())  # not every store that honours conditions does so here
-            return self._until_known(lambda: upload.complete(self._condition), None)
+            etag = self._until_known(lambda: upload.complete(self._condition), None)
+        return etag if self._connection.guarded else self._etag_as_seen()
 
     def _until_known(self, attempt: Callable[[], str], body: bytes | memoryview | None) -> str:
         while True:
@@ -84,6 +86,8 @@ class Write:
 
     def _settled(self, failure: Failure, body: bytes | memoryview | None) -> str | None:
         """The ETag if the write was done after all, None if it may be tried again."""
+        if isinstance(failure.error, ObjectMissing):  # what If-Match named is gone
+            failure.error = self._other_version()
         refused = isinstance(failure.error, ConditionFailed)
         self._unsure = self._unsure or failure.answer.maybe_done
         if not refused and not self._unsure:
@@ -112,12 +116,12 @@ class Write:
         self._connection.traffic.count("put", sent=len(body))
         result = self._connection.call(self._what, request, body_bytes=len(body))
         self._connection.prove()
-        etag = result["e_tag"]
-        if etag:
-            return etag
+        return quoted(result["e_tag"] or "") or self._etag_as_seen()
+
+    def _etag_as_seen(self) -> str:
         seen = self._look()
         if seen is None or seen.metadata.get(MARK) != self._mark:
-            raise ConditionFailed(f"{self._what}: somebody else wrote it at once", "it is read again")
+            raise ConditionFailed(f"{self._what} was followed by another's at once", "it is read again")
         return seen.info.etag
 
     def _look(self) -> ObjectHead | None:
@@ -126,7 +130,10 @@ class Write:
     def _expect(self, seen: ObjectHead | None) -> None:
         holds = seen is None if isinstance(self._condition, IfAbsent) else self._is_expected(seen)
         if not holds:
-            raise ConditionFailed(f"{self._what} met another version than expected", "it is read again")
+            raise self._other_version()
+
+    def _other_version(self) -> ConditionFailed:
+        return ConditionFailed(f"{self._what} met another version than expected", "it is read again")
 
     def _is_expected(self, seen: ObjectHead | None) -> bool:
         return (
