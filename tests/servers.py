@@ -33,15 +33,6 @@ __all__ = [
     "run_moto",
     "run_rclone",
 ]
-    "Buckets",
-    "EmbeddedS3",
-    "FaultProxy",
-    "Server",
-    "ServerProcess",
-    "client",
-    "run_moto",
-    "run_rclone",
-]
 
 
 class Server(Protocol):
