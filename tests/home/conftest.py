@@ -1,0 +1,56 @@
+"""A home on a real file system, and the processes that live beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.home.beneath import Home
+
+IS_ROOT = os.geteuid() == 0
+needs_modern_kernel = pytest.mark.skipif(
+    "SIDECAR_TEST_OLD_KERNEL" in os.environ, reason="without the renames of today that moment stays open"
+)
+needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root can act as several users")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The directory of the home."""
+    path = tmp_path / "home"
+    path.mkdir(0o700)
+    return path
+
+
+@pytest.fixture
+def home(root: Path) -> Iterator[Home]:
+    with Home.open(root) as home:
+        yield home
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A directory that every user can reach, unlike pytest's own."""
+    path = Path(tempfile.mkdtemp(prefix="home-of-another-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+def put(root: Path, path: str, data: bytes = b"x\n") -> Path:
+    """A file in the home, made as the client makes it."""
+    target = root / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(data)
+    target.chmod(0o600)
+    return target
+
+
+def names(root: Path) -> set[str]:
+    """Every name below `root`, temporary ones included."""
+    return {str(path.relative_to(root)) for path in root.rglob("*")}
