@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from sidecar.area import metadata
+from sidecar.area.download import Download
 from sidecar.area.manifest import FileEntry
 from sidecar.area.objects import ObjectInfo
-from sidecar.area.store import Download
 from sidecar.errors import FileChanged, ObjectArchived, ObjectMissing
 from sidecar.home.entries import FileStat
 from sidecar.home.reads import json_problem, must_be_whole_json, open_file

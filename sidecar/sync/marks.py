@@ -50,6 +50,29 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Flushed:
+    """What of a path is in the journal: its first `size` bytes, with SHA-256 `digest`, as of `sequence`."""
+
+    size: int
+    digest: str
+    sequence: int
+    stat: FileStat | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnEntry:
+    """A journal entry of this writer that is still in the bucket.
+
+    ``paths``: what it carries. ``folded``: a checkpoint found all of it in the objects; a second one that
+    finds the same removes it (rule 13).
+    """
+
+    paths: tuple[str, ...]
+    size: int
+    folded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
     """What the ledger as a whole stands for.
 
@@ -78,6 +101,28 @@ def lasting(stat: FileStat, read_at_ns: int) -> FileStat | None:
 def new_writer(pod_uid: str | None) -> str:
     """A writer's name: a fresh ledger is a fresh writer, even in the same pod (rule 12)."""
     return f"{pod_uid or 'pod'}-{secrets.token_hex(6)}"
+
+
+def packed_flushed(flushed: Flushed) -> list[Any]:
+    """`flushed` as a short JSON list."""
+    return [flushed.size, flushed.digest, flushed.sequence, _packed_stat(flushed.stat)]
+
+
+def unpacked_flushed(fields: list[Any]) -> Flushed:
+    """The value in a JSON list; raises ValueError or TypeError where it is none."""
+    size, digest, sequence, stat = fields
+    return Flushed(size, digest, sequence, _unpacked_stat(stat))
+
+
+def packed_entry(entry: OwnEntry) -> list[Any]:
+    """`entry` as a short JSON list."""
+    return [list(entry.paths), entry.size, entry.folded]
+
+
+def unpacked_entry(fields: list[Any]) -> OwnEntry:
+    """The value in a JSON list; raises ValueError or TypeError where it is none."""
+    paths, size, folded = fields
+    return OwnEntry(tuple(paths), size, folded)
 
 
 def header_document(header: Header) -> dict[str, Any]:

@@ -1,0 +1,135 @@
+"""The ledger on disk: a snapshot and a log of what changed since, so that each change costs one short write.
+
+The two belong together by an epoch: a kill between the new snapshot and the emptied log leaves a log of the
+old epoch, which is ignored. A torn last line was never acknowledged to anyone and is ignored too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from sidecar.errors import FormatError, LedgerError
+from sidecar.logs import log
+
+FORMAT_MAJOR, FORMAT_MINOR = 1, 0
+
+
+class LedgerFile:
+    """``ledger.json`` and ``ledger.log`` in `directory`. Not for several threads: the ledger guards it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._snapshot = directory / "ledger.json"
+        self._log = directory / "ledger.log"
+        self._log_fd = -1
+        self._log_size = 0
+
+    def read(self) -> tuple[dict[str, Any] | None, list[list[Any]]]:
+        """The snapshot, and the log's lines since; None where there is no snapshot that can be read.
+
+        Raises
+        ------
+        FormatError: a newer version wrote it; it is left alone.
+        """
+        import orjson
+
+        if not self._snapshot.exists():
+            return None, []
+        try:
+            document: dict[str, Any] = orjson.loads(self._snapshot.read_bytes())
+            self._check_version(str(document["version"]))
+            return document, self._lines(str(document["epoch"]))
+        except (ValueError, KeyError, TypeError):
+            self.say_damaged()
+            return None, []
+
+    def say_damaged(self) -> None:
+        """One WARNING: the ledger could not be read."""
+        log.warning(
+            "The ledger in %s is damaged and starts anew: the next sync compares in full", self._directory
+        )
+
+    def _lines(self, epoch: str) -> list[list[Any]]:
+        import orjson
+
+        lines: list[list[Any]] = []
+        for line in self._log.read_bytes().split(b"\n") if self._log.exists() else ():
+            try:
+                lines.append(orjson.loads(line))
+            except ValueError:
+                break  # the torn end
+        return lines[1:] if lines and lines[0] == ["epoch", epoch] else []
+
+    def _check_version(self, version: str) -> None:
+        major, _, minor = version.partition(".")
+        if int(major) != FORMAT_MAJOR or int(minor) > FORMAT_MINOR + 1:
+            raise FormatError(
+                f"the ledger in {self._directory} has format {version}, which cannot be read here",
+                "run the version that wrote it, or give an empty state directory",
+            )
+
+    def replace(self, document: dict[str, Any]) -> None:
+        """Write a whole snapshot and begin an empty log.
+
+        Raises
+        ------
+        LedgerError: the disk is full, or the directory cannot be written.
+        """
+        import orjson
+
+        epoch = secrets.token_hex(8)
+        document = {"version": f"{FORMAT_MAJOR}.{FORMAT_MINOR}", "epoch": epoch, **document}
+        try:
+            self._write_snapshot(orjson.dumps(document))
+            if self._log_fd < 0:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+                self._log_fd = os.open(self._log, flags, 0o600)
+            os.ftruncate(self._log_fd, 0)
+        except OSError as error:
+            raise unusable(self._directory, error) from error
+        self._log_size = 0
+        self.append(["epoch", epoch])
+
+    def _write_snapshot(self, data: bytes) -> None:
+        temporary = self._directory / "ledger.json.tmp"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        temporary.replace(self._snapshot)
+
+    def append(self, line: list[Any]) -> None:
+        """Add one change to the log; on a full disk nothing of it stays.
+
+        Raises
+        ------
+        LedgerError: the disk is full, or the directory cannot be written.
+        """
+        import orjson
+
+        data = orjson.dumps(line) + b"\n"
+        try:
+            written = os.write(self._log_fd, data)
+            if written != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._log_size += written
+        except OSError as error:
+            os.ftruncate(self._log_fd, self._log_size)
+            raise unusable(self._directory, error) from error
+
+    def close(self) -> None:
+        """Close the log. Closing twice is fine."""
+        if self._log_fd >= 0:
+            os.close(self._log_fd)
+        self._log_fd = -1
+
+
+def unusable(directory: Path, error: OSError) -> LedgerError:
+    """The sentence for a state directory that does not do its work."""
+    hint = "give CLAUDE_SIDECAR_STATE_DIR a directory that this user may write"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "make room on the state volume: a few MiB are enough"
+    return LedgerError(f"the state directory {directory} cannot be used: {error.strerror}", hint)
