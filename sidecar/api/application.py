@@ -15,11 +15,9 @@ from sidecar.api.connections import Limits, Server
 from sidecar.api.metrics import ROUTE_OTHER, Metrics
 from sidecar.api.refusals import (
     Broken,
-    IdentityUnavailable,
     MethodUnknown,
     PathUnknown,
     Refusal,
-    TokenRefused,
 )
 from sidecar.api.replies import refused
 from sidecar.api.routes import Route
@@ -51,7 +49,6 @@ class Application:
         try:
             response = await self._answered(request, route)
         except Refusal as refusal:
-            self._count(refusal)
             response = refused(refusal)
         except ConnectionError:
             raise
@@ -75,9 +72,3 @@ class Application:
         if route.body != "hook":  # a hook reads its own: it is never refused
             body = await bodies.read(request, self._limits.body_bytes, self._limits.body_seconds)
         return await self._calls[route.path](request, body)
-
-    def _count(self, refusal: Refusal) -> None:
-        if isinstance(refusal, TokenRefused):
-            self._metrics.token_refused(refusal.reason)
-        elif isinstance(refusal, IdentityUnavailable):
-            self._metrics.identity_unavailable()

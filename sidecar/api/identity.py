@@ -52,6 +52,8 @@ class Verifier:
         self._demands = demands
         self._clock = clock
         self._said: dict[str, float] = {}
+        self._tell_refused: Callable[[str], None] = lambda reason: None
+        self._tell_unavailable: Callable[[], None] = lambda: None
 
     @classmethod
     def from_settings(cls, settings: Settings, clock: Callable[[], float] = time.monotonic) -> Verifier:
@@ -79,6 +81,10 @@ class Verifier:
         demands = Demands(algorithms, settings.jwt_issuer, settings.jwt_audience, settings.jwt_leeway_seconds)
         return cls(settings, source, demands, clock)
 
+    def tell(self, refused: Callable[[str], None], unavailable: Callable[[], None]) -> None:
+        """Who counts: `refused` gets the reason of each token that does not hold."""
+        self._tell_refused, self._tell_unavailable = refused, unavailable
+
     async def user_of(self, headers: Mapping[str, str]) -> str:
         """The user of the request with `headers`.
 
@@ -94,14 +100,10 @@ class Verifier:
     async def user_if_any(self, headers: Mapping[str, str]) -> str | None:
         """As `user_of`, and None where no user is fixed and no token came."""
         try:
-            return self._user(headers)
-        except KeysWanted:
-            if self._source is not None:
-                await self._source.refresh()
-        try:
-            return self._user(headers)
-        except KeysWanted:
-            raise IdentityUnavailable("the key set was not there in time") from None
+            return await self._user_with_fresh_keys(headers)
+        except IdentityUnavailable:
+            self._tell_unavailable()
+            raise
 
     def user_now(self, headers: Mapping[str, str]) -> str | None:
         """As `user_if_any` with what is at hand, without waiting; None also where that does not settle it."""
@@ -115,10 +117,22 @@ class Verifier:
         if self._source is not None:
             await self._source.close()
 
+    async def _user_with_fresh_keys(self, headers: Mapping[str, str]) -> str | None:
+        try:
+            return self._user(headers)
+        except KeysWanted:
+            if self._source is not None:
+                await self._source.refresh()
+        try:
+            return self._user(headers)
+        except KeysWanted:
+            raise IdentityUnavailable("the key set was not there in time") from None
+
     def _user(self, headers: Mapping[str, str]) -> str | None:
         try:
             return self._user_or_refusal(headers)
         except TokenRefused as refusal:
+            self._tell_refused(refusal.reason)
             self._say(refusal)
             raise
 

@@ -62,6 +62,7 @@ class Listeners:
         self._metrics = metrics
         self._trace = TraceFilter()
         metrics.watch(manager)
+        verifier.tell(metrics.token_refused, metrics.identity_unavailable)
         self._runners: list[web.ServerRunner] = []
         tenancy = Tenancy(settings, manager.users)
         self._initial = InitialSyncs(manager)

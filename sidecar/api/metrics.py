@@ -170,7 +170,10 @@ class Metrics:
 
     def exposed(self, accept: str) -> tuple[bytes, str]:
         """The text for a scrape and its content type, as `accept` (the header) wishes."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is none, which it compares with one
+            encode, content_type = choose_encoder("")
         return encode(_WithoutCreated(self.registry)), content_type
 
     def _refused_now(self) -> dict[str, int]:

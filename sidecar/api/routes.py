@@ -49,7 +49,7 @@ class Route:
 _WAIT_TRUTH = Parameter(
     "wait",
     "false answers at once and lets the sync run on",
-    {"type": "string", "enum": ["true", "false"], "default": "true"},
+    {"type": "string", "enum": ["true", "false", "1", "0"], "default": "true"},
 )
 _WAIT_FOR = Parameter(
     "wait",

@@ -7,8 +7,9 @@ its last line was written. All who wait for the next one share it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,19 +44,35 @@ class Ask:
 
     @classmethod
     def of(cls, request: web.BaseRequest, body: bytes) -> Ask:
-        """Raises BadRequest."""
-        given: dict[str, Any] = {**json_object(body), **request.query}
-        wait = given.get("wait")
-        if wait not in (None, "durable", "checkpoint"):
+        """What `request` asks for; what cannot be meant is refused in either place.
+
+        Raises
+        ------
+        BadRequest
+        """
+        in_body = _checked(json_object(body), numbers=(int, float))
+        in_query = _checked(request.query, numbers=(str,))
+        given = {**in_body, **in_query}
+        return cls(given.get("wait"), given.get("timeout", DEFAULT_WAIT_SECONDS))
+
+
+def _checked(given: Mapping[str, Any], numbers: tuple[type, ...]) -> dict[str, Any]:
+    """The parameters in `given`; `numbers` is what a number looks like there."""
+    known: dict[str, Any] = {}
+    if "wait" in given:
+        if given["wait"] not in ("durable", "checkpoint"):
             raise BadRequest("wait is neither durable nor checkpoint", "write ?wait=durable, or leave it out")
-        return cls(wait, _seconds(given.get("timeout", DEFAULT_WAIT_SECONDS)))
+        known["wait"] = given["wait"]
+    if "timeout" in given:
+        known["timeout"] = _seconds(given["timeout"], numbers)
+    return known
 
 
-def _seconds(value: Any) -> float:
-    try:
-        seconds = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
+def _seconds(value: Any, numbers: tuple[type, ...]) -> float:
+    seconds = math.nan
+    if type(value) in numbers:  # True is an int, but no number of seconds
+        with contextlib.suppress(ValueError):
+            seconds = float(value)
     if not 0 < seconds <= MOST_WAIT_SECONDS:
         raise BadRequest(
             "timeout is not a number of seconds in bounds",

@@ -1,4 +1,4 @@
-"""``serve(settings(...))`` starts an API; ``api`` is one of a pod with a fixed user; ``signer`` signs tokens."""
+"""``serve(settings(...))`` starts an API; ``api`` is one of a fixed user; ``signer`` signs tokens."""
 
 from __future__ import annotations
 

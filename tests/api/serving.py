@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ class Answer:
 
     status: int
     body: Any
-    headers: dict[str, str]
+    headers: Mapping[str, str]
+    """Whatever the case of their names."""
 
 
 @dataclass
@@ -48,8 +49,6 @@ class Api:
     manager: MemoryManager
     metrics: Metrics
     session: aiohttp.ClientSession
-    tokens: Any = None
-    extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def port(self) -> int:
@@ -69,7 +68,7 @@ class Api:
         async with self.session.request(method, url, headers=headers, **options) as response:
             is_json = response.content_type == "application/json" and method != "HEAD"
             body = await response.json() if is_json else await response.text()
-            return Answer(response.status, body, dict(response.headers))
+            return Answer(response.status, body, response.headers)
 
     async def post(self, path: str, **options: Any) -> Answer:
         return await self.call("POST", path, **options)
