@@ -157,9 +157,25 @@ class Ledger:
 
     def record_flush(self, sequence: int, size: int, flushed: dict[str, Flushed]) -> None:
         """Note that entry `sequence` (of `size` bytes) is in the bucket and what it made durable."""
-        self._note(["entry", sequence, packed_entry(OwnEntry(tuple(flushed), size))])
-        for path, value in flushed.items():
-            self._note(["flushed", path, packed_flushed(value)])
+        with self._mutex:
+            self._apply(["entry", sequence, packed_entry(OwnEntry(tuple(flushed), size))])
+            for path, after in flushed.items():
+                before = self._content.flushed.get(path)
+                folded = before.folded if before else 0
+                noted = replace(after, sequence=sequence, folded=folded)
+                self._apply(["flushed", path, packed_flushed(noted)])
+
+    def fold(self, path: str, before: Flushed | None, after: Flushed) -> None:
+        """Note that the object of `path` holds all that `before` stood for, and is durable up to `after`.
+
+        A flush that came in between (the ledger no longer says `before`) keeps its say.
+        """
+        with self._mutex:
+            now = self._content.flushed.get(path)
+            upto = before.sequence if before else 0
+            if now is None or (before and now.sequence == before.sequence):
+                now = replace(after, sequence=upto)
+            self._apply(["flushed", path, packed_flushed(replace(now, folded=max(now.folded, upto)))])
 
     def next_sequence(self) -> int:
         """A number that no entry of this writer has had: noted before it is used (rule 12)."""

@@ -51,12 +51,17 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
-    """What of a path is in the journal: its first `size` bytes, with SHA-256 `digest`, as of `sequence`."""
+    """What of a path is durable: its first `size` bytes, with SHA-256 `digest`.
+
+    ``sequence``: the last entry that carries something of the path. ``folded``: up to here its entries are
+    settled: in the object, or displaced by a later version of this writer.
+    """
 
     size: int
     digest: str
     sequence: int
     stat: FileStat | None = None
+    folded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +110,13 @@ def new_writer(pod_uid: str | None) -> str:
 
 def packed_flushed(flushed: Flushed) -> list[Any]:
     """`flushed` as a short JSON list."""
-    return [flushed.size, flushed.digest, flushed.sequence, _packed_stat(flushed.stat)]
+    return [flushed.size, flushed.digest, flushed.sequence, _packed_stat(flushed.stat), flushed.folded]
 
 
 def unpacked_flushed(fields: list[Any]) -> Flushed:
     """The value in a JSON list; raises ValueError or TypeError where it is none."""
-    size, digest, sequence, stat = fields
-    return Flushed(size, digest, sequence, _unpacked_stat(stat))
+    size, digest, sequence, stat, folded = fields
+    return Flushed(size, digest, sequence, _unpacked_stat(stat), folded)
 
 
 def packed_entry(entry: OwnEntry) -> list[Any]:

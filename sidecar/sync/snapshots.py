@@ -8,10 +8,11 @@ behind the end are not part of the snapshot.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from sidecar.errors import FileChanged
-from sidecar.sync.bodies import Bytes
+from sidecar.sync.bodies import Bytes, blocks
 from sidecar.sync.merge import BLOCK_BYTES, Readable
 
 # Up to this a snapshot is held in memory, and the store sends it as one request.
@@ -28,49 +29,53 @@ class OpenFile(Protocol):
 
 
 class Snapshot:
-    """The first `end` bytes of `file`, fixed, with their SHA-256 (``sha256``) and those of a shorter prefix.
+    """The first `end` bytes of `file`, fixed, with their SHA-256 (``sha256``).
 
     Parameters
     ----------
-    prefix: a length in bytes, at most `end`; ``prefix_sha256`` is its digest, from the same pass.
+    prefixes: lengths in bytes, each at most `end`, whose digests are taken in the same pass.
 
     Raises
     ------
     FileChanged: the file shrank or changed while it was read.
     """
 
-    def __init__(self, file: OpenFile, end: int, prefix: int = 0) -> None:
+    def __init__(self, file: OpenFile, end: int, prefixes: Iterable[int] = ()) -> None:
         self.size = end
-        self._name = str(getattr(file, "path", "a file"))
         self._file: Readable = file
         self._blocks: list[bytes] = []
-        whole, self.prefix_sha256 = hashlib.sha256(), ""
+        self._prefixes: dict[int, str] = {}
         if end <= MEMORY_BYTES:
-            data = file.read(0, end) if end else b""
-            self._file = Bytes(data)
-            self.prefix_sha256 = hashlib.sha256(memoryview(data)[:prefix]).hexdigest()
-            whole.update(data)
-        else:
-            self.prefix_sha256 = self._hash_blocks(whole, prefix)
+            self._file = Bytes(file.read(0, end) if end else b"")
+        whole = hashlib.sha256()
+        for block in self._walk(sorted(set(prefixes))):
+            whole.update(block)
+            if end > MEMORY_BYTES:
+                self._blocks.append(hashlib.sha256(block).digest())
         self.sha256 = whole.hexdigest()
+
+    def _walk(self, prefixes: list[int]) -> Iterator[bytes | memoryview]:
+        """The blocks, one after another; the digests of `prefixes` are noted on the way."""
+        running, at = hashlib.sha256(), 0
+        for block in blocks(self._file, 0, self.size):
+            while prefixes and prefixes[0] <= at + len(block):
+                part = running.copy()
+                part.update(block[: prefixes[0] - at])
+                self._prefixes[prefixes.pop(0)] = part.hexdigest()
+            if prefixes:
+                running.update(block)
+            at += len(block)
+            yield block
+        self._prefixes.update(dict.fromkeys(prefixes, running.hexdigest()))
+
+    def prefix_sha256(self, length: int) -> str:
+        """The SHA-256 of the first `length` bytes, one of `prefixes`."""
+        return self._prefixes[length]
 
     @property
     def in_memory(self) -> bool:
         """True where no later read can fail."""
         return not self._blocks
-
-    def _hash_blocks(self, whole: hashlib._Hash, prefix: int) -> str:
-        at, prefix_sha256 = 0, hashlib.sha256().hexdigest()
-        while at < self.size:
-            block = self._file.read(at, min(BLOCK_BYTES, self.size - at))
-            if at <= prefix < at + len(block):
-                part = whole.copy()
-                part.update(block[: prefix - at])
-                prefix_sha256 = part.hexdigest()
-            whole.update(block)
-            self._blocks.append(hashlib.sha256(block).digest())
-            at += len(block)
-        return whole.hexdigest() if prefix == self.size else prefix_sha256
 
     def read(self, offset: int, length: int) -> bytes | memoryview:
         """Exactly `length` bytes from `offset`."""
@@ -85,5 +90,5 @@ class Snapshot:
         at = number * BLOCK_BYTES
         block = bytes(self._file.read(at, min(BLOCK_BYTES, self.size - at)))
         if hashlib.sha256(block).digest() != self._blocks[number]:
-            raise FileChanged(f"{self._name} was rewritten while it was read", "the next round takes it")
+            raise FileChanged("the file was rewritten while it was read", "the next round takes it")
         return block

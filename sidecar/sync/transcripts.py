@@ -11,10 +11,10 @@ from sidecar.area.objects import Condition, IfAbsent, IfMatch, ObjectHead
 from sidecar.errors import ConditionFailed, FileChanged, ObjectMissing
 from sidecar.home.entries import FileStat
 from sidecar.home.reads import StableFile, open_file
-from sidecar.sync import merge
+from sidecar.sync import merge, rewritten
 from sidecar.sync.bodies import Bytes, Pieced, Spool, sha256
 from sidecar.sync.compare import TranscriptStep, transcript_step
-from sidecar.sync.marks import Mark, lasting
+from sidecar.sync.marks import Flushed, Mark, lasting
 from sidecar.sync.merge import Readable
 from sidecar.sync.shipped import Shipped
 from sidecar.sync.snapshots import Snapshot
@@ -64,10 +64,12 @@ class _Shipment:
         limit = min(seen.size, file.size)
         end = file.last_newline(limit)
         self.tail_bytes = limit - end
-        prefix = self.mark.local_size if self.mark else 0
-        self.local = Snapshot(file, end, min(prefix, end))
-        whole = prefix <= end and self.mark is not None
-        self.begins_with_mark = whole and self.local.prefix_sha256 == self.mark.local_digest  # type: ignore[union-attr]
+        self.flushed = workspace.ledger.flushed(self.path)
+        known = [p for p in (_local_prefix(self.mark), _flushed_prefix(self.flushed)) if p and p[0] <= end]
+        self.local = Snapshot(file, end, [size for size, _ in known])
+        held = {(size, digest) for size, digest in known if self.local.prefix_sha256(size) == digest}
+        self.begins_with_mark = _local_prefix(self.mark) in held
+        self.begins_with_flushed = _flushed_prefix(self.flushed) in held
         # The stat that the scan saw, if nothing was appended since: equal times then mean untouched.
         self.stat = seen if seen == file.stat else None
 
@@ -84,7 +86,7 @@ class _Shipment:
         try:
             return self._first_try(step)
         except (ConditionFailed, ObjectMissing):
-            return self._unite_until_settled(rewritten=step is TranscriptStep.REWRITE)
+            return self._unite_until_settled(displace=step is TranscriptStep.REWRITE)
 
     def _first_try(self, step: TranscriptStep) -> Shipped:
         mark = self.mark
@@ -96,7 +98,7 @@ class _Shipment:
             return self._put(self.local, self.local.sha256, IfMatch(mark.etag))
         if step is TranscriptStep.EXTEND:
             return self._extend(mark)
-        return self._unite_until_settled(rewritten=step is TranscriptStep.REWRITE)
+        return self._unite_until_settled(displace=step is TranscriptStep.REWRITE)
 
     def _note(self, mark: Mark) -> Shipped:
         stat = self.file.stat
@@ -111,20 +113,20 @@ class _Shipment:
             body = Pieced(union.spans, spool, self.local)
             return self._put(body, sha256(body), IfMatch(head.info.etag))
 
-    def _unite_until_settled(self, *, rewritten: bool) -> Shipped:
+    def _unite_until_settled(self, *, displace: bool) -> Shipped:
         for _ in range(TRIES):
             with suppress(ConditionFailed):
-                return self._unite(rewritten=rewritten)
+                return self._unite(displace=displace)
         return Shipped(self.path, pending="another writer keeps changing its object")
 
-    def _unite(self, *, rewritten: bool) -> Shipped:
+    def _unite(self, *, displace: bool) -> Shipped:
         try:
             head, spool = self.workspace.spool(self.path)
         except ObjectMissing:
             return self._put(self.local, self.local.sha256, IfAbsent())
         with spool:
             remote = _Remote(head, spool, spool.sha256)
-            return self._displace(remote, spool) if rewritten else self._join(remote)
+            return self._displace(remote, spool) if displace else self._join(remote)
 
     def _join(self, remote: _Remote) -> Shipped:
         union = merge.unite(remote.body, self.local, self.end)
@@ -177,3 +179,24 @@ class _Shipment:
         local_digest = digest_of_end if end is not None else self.local.sha256
         mark = Mark(etag, size, digest, local_size, local_digest, known, stat.mtime_ns, stat.mode)
         self.workspace.ledger.record(self.path, mark)
+        if end is None:
+            self._fold()
+
+    def _fold(self) -> None:
+        """The object holds the snapshot, and so what the journal has of it, unless that was rewritten."""
+        before = self.flushed
+        if before is None:
+            return
+        after = Flushed(self.end, self.local.sha256, 0, self.stat)
+        if not self.begins_with_flushed and before.sequence > before.folded:
+            rewritten.settle(self.workspace, self.path, before)
+            before = self.workspace.ledger.flushed(self.path)
+        self.workspace.ledger.fold(self.path, before, after)
+
+
+def _local_prefix(mark: Mark | None) -> tuple[int, str] | None:
+    return (mark.local_size, mark.local_digest) if mark else None
+
+
+def _flushed_prefix(flushed: Flushed | None) -> tuple[int, str] | None:
+    return (flushed.size, flushed.digest) if flushed else None

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sidecar.area.journal import Entry, Lines, Whole
+from sidecar.area.journal import Entry, Lines, Void, Whole
 from sidecar.sync.bodies import blocks
 from sidecar.sync.compare import Version, Winner, winner
 from sidecar.sync.merge import Readable, lines
@@ -33,7 +33,10 @@ def by_path(entries: Iterable[Entry]) -> dict[str, Placed]:
     for (writer, _), entry in sorted(ordered.items()):
         for record in entry.records:
             place = placed.setdefault(record.path, Placed({}, {}))
-            if isinstance(record, Lines):
+            if isinstance(record, Void):
+                place.lines.pop(writer, None)
+                place.wholes.pop(writer, None)
+            elif isinstance(record, Lines):
                 place.lines.setdefault(writer, []).append(record)
             else:
                 place.wholes.setdefault(writer, []).append(record)

@@ -11,7 +11,7 @@ from sidecar.errors import ConditionFailed, FileChanged
 from sidecar.home.entries import FileStat
 from sidecar.home.reads import StableFile, json_problem, must_be_whole_json, open_file
 from sidecar.sync.compare import Version, Winner, winner
-from sidecar.sync.marks import Mark, Settled, lasting
+from sidecar.sync.marks import Flushed, Mark, Settled, lasting
 from sidecar.sync.shipped import Shipped
 from sidecar.sync.snapshots import Snapshot
 from sidecar.sync.workspace import Workspace
@@ -50,6 +50,7 @@ class _Shipment:
         self.file = file
         self.path = file.stat.path
         self.mark = workspace.ledger.mark(self.path)
+        self.flushed = workspace.ledger.flushed(self.path)
         self.read_at_ns = workspace.now_ns()
         self.body = Snapshot(file, file.size)
         if not file.unchanged():
@@ -94,6 +95,7 @@ class _Shipment:
             settled=None,
         )
         self.workspace.ledger.record(self.path, kept)
+        self._fold()
         return Shipped(self.path, noted=noted)
 
     def _put(self, condition: Condition, *, conflict: bool = False) -> Shipped:
@@ -120,6 +122,7 @@ class _Shipment:
         known = lasting(stat, self.read_at_ns)
         mark = Mark(etag, size, digest, size, digest, known, stat.mtime_ns, stat.mode)
         self.workspace.ledger.record(self.path, mark)
+        self._fold()
 
     def _contest(self) -> Shipped:
         """Somebody else's version stands there: read it, decide, try again, at most a few times."""
@@ -166,3 +169,11 @@ class _Shipment:
         base = self.mark or Mark("", 0, "", 0, "")
         settled = Settled(self.digest, etag, lasting(self.file.stat, self.read_at_ns))
         self.workspace.ledger.record(self.path, replace(base, settled=settled))
+        self._fold()
+
+    def _fold(self) -> None:
+        """What the journal holds of this file is older than what was just decided on."""
+        if self.flushed:
+            known = lasting(self.file.stat, self.read_at_ns)
+            after = Flushed(self.body.size, self.digest, 0, known)
+            self.workspace.ledger.fold(self.path, self.flushed, after)

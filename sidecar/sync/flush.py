@@ -1,0 +1,258 @@
+"""Flush: the bytes that are new since the last flush, in one conditional PUT to the journal.
+
+Of a transcript only its new whole lines travel; a small file that changed travels whole; what is large or was
+rewritten goes straight to its object. Within a batch other files stand before transcripts, and batches are
+written newest transcripts first. What a flush made durable is noted after the bucket acknowledged it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from sidecar.area import journal
+from sidecar.area.journal import Lines, Record, Whole
+from sidecar.errors import FileChanged, HomeError, SidecarError
+from sidecar.home.entries import FileStat
+from sidecar.home.reads import StableFile, json_problem, must_be_whole_json, open_file
+from sidecar.sync import transcripts, whole_files
+from sidecar.sync.compare import is_transcript
+from sidecar.sync.flush_entry import put_entry
+from sidecar.sync.marks import Flushed, lasting
+from sidecar.sync.results import Unsynced
+from sidecar.sync.shipped import Shipped
+from sidecar.sync.tails import Tail, Tails
+from sidecar.sync.workspace import Workspace
+
+# A changed file up to this size travels whole in the batch; a larger one is checkpointed by itself.
+SMALL_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FlushResult:
+    """``files`` and ``bytes``: what became durable; ``wire_bytes``: what was sent for it; ``entries``: PUTs
+    to the journal. ``pending``: eligible and not durable, and why; ``refused``: not eligible, and why."""
+
+    files: int = 0
+    bytes: int = 0
+    wire_bytes: int = 0
+    entries: int = 0
+    shipped: int = 0
+    seconds: float = 0.0
+    pending: tuple[Unsynced, ...] = ()
+    refused: tuple[Unsynced, ...] = ()
+    error: SidecarError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """One path's record, and what is noted once it is durable."""
+
+    record: Record
+    flushed: Flushed
+    tail: Tail | None = None
+
+
+@dataclass(slots=True)
+class _Tally:
+    files: int = 0
+    bytes: int = 0
+    wire_bytes: int = 0
+    entries: int = 0
+    shipped: int = 0
+    pending: list[Unsynced] = field(default_factory=list)
+    refused: list[Unsynced] = field(default_factory=list)
+    error: SidecarError | None = None
+
+
+def flush(workspace: Workspace, stats: Iterable[FileStat], tails: Tails) -> FlushResult:
+    """Make durable what is new in the files of `stats`.
+
+    Nothing is raised for a file or for the store: the result says what is not durable, and why.
+    """
+    begun = time.monotonic()
+    tally = _Tally()
+    gathered, direct = _gather_all(workspace, stats, tails, tally)
+    for batch in _batches(gathered):
+        _write(workspace, batch, tails, tally)
+    for stat in direct:
+        _ship(workspace, stat, tally)
+    return FlushResult(
+        files=tally.files,
+        bytes=tally.bytes,
+        wire_bytes=tally.wire_bytes,
+        entries=tally.entries,
+        shipped=tally.shipped,
+        seconds=time.monotonic() - begun,
+        pending=tuple(tally.pending),
+        refused=tuple(tally.refused),
+        error=tally.error,
+    )
+
+
+def needs_flush(workspace: Workspace, stat: FileStat) -> bool:
+    """Whether `stat` differs from what is known durable of its path."""
+    mark, flushed = workspace.ledger.mark(stat.path), workspace.ledger.flushed(stat.path)
+    if flushed and flushed.stat == stat:
+        return False
+    if mark and mark.settled and mark.settled.stat == stat:
+        return False
+    return mark is None or mark.stat != stat
+
+
+# -- gathering
+
+
+def _gather_all(
+    workspace: Workspace, stats: Iterable[FileStat], tails: Tails, tally: _Tally
+) -> tuple[list[_Gathered], list[FileStat]]:
+    """The records of `stats`, and the files that go straight to their objects."""
+    gathered: list[_Gathered] = []
+    direct: list[FileStat] = []
+    # A tool result is written before the line that names it: sizes of transcripts are from before.
+    for stat in sorted(stats, key=lambda one: is_transcript(one.path)):
+        try:
+            found = _gather(workspace, stat, tails)
+        except FileChanged as error:
+            if workspace.is_there(stat.path):
+                tally.pending.append(Unsynced(stat.path, error.message, stat.size))
+            continue
+        except HomeError as error:
+            tally.refused.append(Unsynced(stat.path, error.message, stat.size))
+            continue
+        if isinstance(found, _Gathered):
+            gathered.append(found)
+        elif isinstance(found, str):
+            tally.refused.append(Unsynced(stat.path, found, stat.size))
+        elif found:
+            direct.append(stat)
+    return gathered, direct
+
+
+def _gather(workspace: Workspace, stat: FileStat, tails: Tails) -> _Gathered | str | bool:
+    """What a flush does with one file: a record, a reason why it is refused, or whether it goes directly."""
+    if is_transcript(stat.path):
+        with open_file(workspace.home, stat.path) as file:
+            return _gather_lines(workspace, stat, file, tails)
+    if stat.size > SMALL_BYTES:
+        return True
+    with open_file(workspace.home, stat.path) as file:
+        return _gather_whole(workspace, file)
+
+
+def _gather_lines(
+    workspace: Workspace, seen: FileStat, file: StableFile, tails: Tails
+) -> _Gathered | str | bool:
+    end = file.last_newline(min(seen.size, file.size))
+    tail = _durable_tail(workspace, file, tails)
+    if tail is None or end < tail.size or end - tail.size > journal.MAX_BATCH_BYTES // 2:
+        tails.forget(seen.path)
+        return True  # new and large, rewritten, or far behind
+    if end == tail.size:
+        return False
+    data = file.read(tail.size, end - tail.size)
+    base = tail.digest
+    grown, counts = tail.grown(data)
+    record = Lines(seen.path, tail.size, base, data, file.stat.mtime_ns, file.stat.mode, counts)
+    known = seen if seen == file.stat else None
+    return _Gathered(record, Flushed(end, grown.digest, 0, known), grown)
+
+
+def _durable_tail(workspace: Workspace, file: StableFile, tails: Tails) -> Tail | None:
+    """The longest prefix of the file that is durable; an empty one for a new file; None: it was rewritten."""
+    path = file.stat.path
+    mark, flushed = workspace.ledger.mark(path), workspace.ledger.flushed(path)
+    prefixes = []
+    if flushed:
+        prefixes.append((flushed.size, flushed.digest))
+    if mark and mark.local_digest:
+        prefixes.append((mark.local_size, mark.local_digest))
+    for size, digest in sorted(prefixes, reverse=True):
+        tail = tails.at(path, file, size, digest)
+        if tail is not None:
+            return tail
+    return None if prefixes else Tail(file.stat.inode)
+
+
+def _gather_whole(workspace: Workspace, file: StableFile) -> _Gathered | str | bool:
+    path, read_at_ns = file.stat.path, workspace.now_ns()
+    data = file.read(0, file.size)
+    if not file.unchanged():
+        raise FileChanged(f"{path} changed while it was read", "the next flush takes it")
+    problem = json_problem(data) if must_be_whole_json(path) else ""
+    if problem:
+        return f"not valid JSON at this moment ({problem}); kept back"
+    digest = _sha256(data)
+    mark, flushed = workspace.ledger.mark(path), workspace.ledger.flushed(path)
+    newest = flushed.digest if flushed else mark.digest if mark else ""
+    if newest == digest or (mark and mark.settled and mark.settled.local_digest == digest):
+        return False
+    stat = file.stat
+    record = Whole(path, data, digest, newest, stat.mtime_ns, stat.mode)
+    return _Gathered(record, Flushed(len(data), digest, 0, lasting(stat, read_at_ns)))
+
+
+def _sha256(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
+
+
+# -- sending
+
+
+def _batches(gathered: list[_Gathered]) -> Iterator[list[_Gathered]]:
+    """Whole files first, then transcripts, the newest first; each batch within the journal's cap."""
+    ordered = sorted(gathered, key=lambda g: (isinstance(g.record, Lines), -g.record.mtime_ns))
+    batch: list[_Gathered] = []
+    size = 0
+    for one in ordered:
+        if batch and size + len(one.record.data) > journal.MAX_BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(one)
+        size += len(one.record.data)
+    if batch:
+        yield batch
+
+
+def _write(workspace: Workspace, batch: list[_Gathered], tails: Tails, tally: _Tally) -> None:
+    try:
+        sequence, wire_bytes = put_entry(workspace, tuple(one.record for one in batch))
+        noted = {one.record.path: one.flushed for one in batch}
+        workspace.ledger.record_flush(sequence, wire_bytes, noted)
+    except SidecarError as error:
+        tally.error = tally.error or error
+        tally.pending += [Unsynced(g.record.path, error.message, len(g.record.data)) for g in batch]
+        for one in batch:
+            tails.forget(one.record.path)
+        return
+    for one in batch:
+        if one.tail:
+            tails.keep(one.record.path, one.tail)
+    tally.files += len(batch)
+    tally.bytes += sum(len(one.record.data) for one in batch)
+    tally.wire_bytes += wire_bytes
+    tally.entries += 1
+
+
+def _ship(workspace: Workspace, stat: FileStat, tally: _Tally) -> None:
+    ship = transcripts.ship if is_transcript(stat.path) else whole_files.ship
+    try:
+        shipped: Shipped = ship(workspace, stat)
+    except HomeError as error:
+        tally.refused.append(Unsynced(stat.path, error.message, stat.size))
+        return
+    except SidecarError as error:
+        tally.error = tally.error or error
+        tally.pending.append(Unsynced(stat.path, error.message, stat.size))
+        return
+    tally.shipped += shipped.moved
+    tally.files += shipped.moved
+    tally.bytes += shipped.sent_bytes
+    tally.wire_bytes += shipped.sent_bytes
+    if shipped.pending:
+        tally.pending.append(Unsynced(stat.path, shipped.pending, stat.size))
+    if shipped.refused:
+        tally.refused.append(Unsynced(stat.path, shipped.refused, stat.size))

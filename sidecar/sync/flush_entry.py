@@ -1,0 +1,33 @@
+"""One PUT to the journal, under a number that no other body has."""
+
+from __future__ import annotations
+
+from sidecar.area import journal
+from sidecar.area.journal import Entry, Record
+from sidecar.area.objects import IfAbsent
+from sidecar.errors import ConditionFailed
+from sidecar.sync.workspace import Workspace
+
+_TRIES = 8
+
+
+def put_entry(workspace: Workspace, records: tuple[Record, ...], *, ended: bool = False) -> tuple[int, int]:
+    """Write one entry; returns its sequence number and its size in bytes.
+
+    A number is noted in the ledger before it is used, and is never used for a second body (rule 12).
+
+    Raises
+    ------
+    StoreError: the entry is not in the bucket, or nobody knows.
+    """
+    for _ in range(_TRIES):
+        sequence = workspace.ledger.next_sequence()
+        entry = Entry(workspace.ledger.writer, sequence, workspace.now_ns(), records, ended)
+        body = journal.encoded(entry)
+        key = workspace.keys.journal + journal.name(entry.writer, sequence)
+        try:
+            workspace.store.put(key, body, condition=IfAbsent(), metadata={})
+            return sequence, len(body)
+        except ConditionFailed:
+            continue
+    raise ConditionFailed("the journal's numbers are taken again and again", "give a fresh state directory")
