@@ -49,8 +49,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"claude-sidecar {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add(commands, "restore", "bring the area into the home, before the agent starts", _restore, dry_run=True)
-    _add(commands, "backup", "bring the area up to date with the home", _backup, dry_run=True)
+    restore = _add(
+        commands, "restore", "bring the area into the home, before the agent starts", _restore, dry_run=True
+    )
+    backup = _add(commands, "backup", "bring the area up to date with the home", _backup, dry_run=True)
+    for asking in (restore, backup):
+        asking.add_argument(
+            "--token-file", metavar="FILE", help="the user's token, if a running sidecar asks"
+        )
     _add(commands, "run", "serve: triggers, interval backups, the last flush", _run)
     _add(commands, "config", "print every setting with its value and where it comes from", _config)
     _add(commands, "demo", "two pods' lives against an embedded S3 server", _demo, settings_flags=False)
@@ -97,13 +103,17 @@ def _settings(chosen: argparse.Namespace) -> Settings:
 def _restore(chosen: argparse.Namespace) -> int:
     from sidecar.commands import restore
 
-    return restore(_settings(chosen), dry_run=chosen.dry_run, as_json=chosen.json)
+    return restore(
+        _settings(chosen), dry_run=chosen.dry_run, as_json=chosen.json, token_file=chosen.token_file
+    )
 
 
 def _backup(chosen: argparse.Namespace) -> int:
     from sidecar.commands import backup
 
-    return backup(_settings(chosen), dry_run=chosen.dry_run, as_json=chosen.json)
+    return backup(
+        _settings(chosen), dry_run=chosen.dry_run, as_json=chosen.json, token_file=chosen.token_file
+    )
 
 
 def _run(chosen: argparse.Namespace) -> int:

@@ -1,0 +1,118 @@
+"""``restore`` and ``backup`` as commands: one operation, its progress, its exit code.
+
+Where a sidecar runs on the same state directory, it is asked to do the work: two processes must not work on
+one home.
+"""
+
+from __future__ import annotations
+
+from sidecar.area.store import Store
+from sidecar.commands.output import DONE, FAILED, PARTLY, Shown, mib, print_json, say, sentence
+from sidecar.errors import SettingsError, SidecarError
+from sidecar.logs import log
+from sidecar.settings import BUCKET_NOT_CONFIGURED, Settings
+from sidecar.sync.initial import backup_failed, backup_home, failed, initial_sync, restore_area
+from sidecar.sync.ledger import LedgerBusy
+from sidecar.sync.results import BackupResult, SyncResult
+from sidecar.sync.workspace import Workspace
+
+
+def restore(
+    settings: Settings, *, dry_run: bool = False, as_json: bool = False, token_file: str | None = None
+) -> int:
+    """The init hook. The restore policy decides what a failure does to the pod.
+
+    ``auto``: an outage lets the agent start (0), a wrong configuration does not (1). ``continue``: always 0.
+    ``require``: 1 on any failure, 3 where something did not come.
+    """
+    if settings.user_id is None:
+        log.info("No user is known yet: the restore waits for the first trigger")
+        return DONE
+    if not settings.bucket:
+        log.warning(BUCKET_NOT_CONFIGURED)
+        result = SyncResult(settings.user_id, synced=False, action="disabled")
+    else:
+        result = _restored(settings, settings.user_id, dry_run, token_file)
+    if as_json:
+        print_json(result.as_dict())
+    elif dry_run:
+        _say_plan("restore", result.files, result.bytes)
+    return _restore_code(settings.restore_policy, result)
+
+
+def _restored(settings: Settings, user_id: str, dry_run: bool, token_file: str | None) -> SyncResult:
+    try:
+        store = Store.connect(settings, outage_seconds=settings.restore_timeout_seconds)
+        with Workspace.open(settings, store, user_id, live=False) as workspace:
+            operation = initial_sync
+            if workspace.ledger.header.restored:  # not the first time: an agent may be at work
+                workspace.live, operation = True, restore_area
+            return operation(workspace, watcher=Shown(), dry_run=dry_run)
+    except LedgerBusy as busy:
+        from sidecar.commands.asking import RunningSidecar
+
+        return RunningSidecar(settings, user_id, token_file).restore(busy, dry_run=dry_run)
+    except SidecarError as error:
+        return failed(user_id, error)
+
+
+def _restore_code(policy: str, result: SyncResult) -> int:
+    if result.action == "failed":
+        may_start = policy == "continue" or (policy == "auto" and result.outage)
+        say_it = log.warning if may_start else log.error
+        say_it("The restore failed: %s", sentence(result.error, result.hint))
+        if may_start:
+            log.warning("The agent starts without its history; the sidecar adds what is missing when it can")
+        return DONE if may_start else FAILED
+    if result.not_restored and policy == "require":
+        return PARTLY
+    return DONE
+
+
+def backup(
+    settings: Settings, *, dry_run: bool = False, as_json: bool = False, token_file: str | None = None
+) -> int:
+    """A checkpoint by hand: 0 all eligible files are in the bucket, 3 some are not, 1 failed."""
+    user_id = demanded_user(settings)
+    result = _backed_up(settings, user_id, dry_run, token_file)
+    if as_json:
+        print_json(result.as_dict())
+    elif dry_run:
+        _say_plan("backup", result.files, result.bytes)
+    elif not result.files and result.durable:
+        log.info("Nothing to back up: %s is in step with the bucket", settings.home_of(user_id))
+    if result.error:
+        log.error("The backup failed: %s", sentence(result.error, result.hint))
+        return FAILED
+    return DONE if result.durable or dry_run else PARTLY
+
+
+def demanded_user(settings: Settings) -> str:
+    """The user of a command that works on a bucket.
+
+    Raises
+    ------
+    SettingsError: no user, or no bucket, is given.
+    """
+    if settings.user_id is None:
+        raise SettingsError("no user is given", "give --user-id or CLAUDE_SIDECAR_USER_ID")
+    if not settings.bucket:
+        raise SettingsError(BUCKET_NOT_CONFIGURED, "give --bucket or S3_WORKSPACE_BUCKET")
+    return settings.user_id
+
+
+def _backed_up(settings: Settings, user_id: str, dry_run: bool, token_file: str | None) -> BackupResult:
+    try:
+        store = Store.connect(settings, outage_seconds=settings.restore_timeout_seconds)
+        with Workspace.open(settings, store, user_id, live=True) as workspace:
+            return backup_home(workspace, watcher=Shown(), dry_run=dry_run)
+    except LedgerBusy as busy:
+        from sidecar.commands.asking import RunningSidecar
+
+        return RunningSidecar(settings, user_id, token_file).backup(busy, dry_run=dry_run)
+    except SidecarError as error:
+        return backup_failed(user_id, error)
+
+
+def _say_plan(word: str, files: int, size_bytes: int) -> None:
+    say(f"{word} would move {files} files, {mib(size_bytes)} MiB")

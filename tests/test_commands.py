@@ -1,0 +1,129 @@
+"""The commands as an operator runs them: real processes, their words, their exit codes."""
+
+import http.server
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sidecar.sync.ledger import Ledger
+from tests.processes import Sidecar, command, environ_of, free_port
+from tests.sync.pods import MakeSettings, objects
+
+LOG = "projects/-w/s.jsonl"
+
+
+def write(settings: Any, path: str, text: str) -> None:
+    file = Path(settings.home) / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+@contextmanager
+def held_ledger(settings: Any, bucket: str) -> Iterator[None]:
+    """Somebody works on the state directory and answers on no port."""
+    area = f"s3://{bucket}/user_data/ada/"
+    with Ledger.open(settings.state_dir, user_id="ada", area=area, home=(0, 0)):
+        yield
+
+
+# -- a running sidecar is asked, not worked beside
+
+
+def test_backup_and_restore_ask_the_sidecar_that_runs_here(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    with Sidecar(environ_of(settings), tmp_path / "log") as running:
+        running.wait_for("/readyz")
+        environ = environ_of(settings, CLAUDE_SIDECAR_API_PORT=str(running.api_port))
+        write(settings, "settings.json", "{}")
+        done = command(environ, "backup", "--json")
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+        assert (answer["durable"], answer["files"], answer["error"]) == (True, 1, None)
+        assert objects(s3, bucket) == {"settings.json": b"{}"}
+        s3.put_object(Bucket=bucket, Key="user_data/ada/.claude/CLAUDE.md", Body=b"from elsewhere")
+        done = command(environ, "restore", "--json")
+        assert (done.returncode, json.loads(done.stdout)["action"]) == (0, "restored"), done.stderr
+        assert (Path(settings.home) / "CLAUDE.md").read_bytes() == b"from elsewhere"
+        dry = command(environ, "backup", "--dry-run")
+        assert dry.returncode == 1
+        assert "a dry run cannot be asked of it" in dry.stderr
+        running.end(signal.SIGTERM)
+
+
+def test_a_ledger_whose_holder_does_not_answer_is_one_sentence_and_exit_1(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    environ = environ_of(settings, CLAUDE_SIDECAR_API_PORT=str(free_port()))
+    with held_ledger(settings, bucket):
+        for name in ("backup", "restore"):
+            done = command(environ, name)
+            assert done.returncode == 1
+            assert "another claude-sidecar process works for this user on the state directory" in done.stderr
+            assert "Traceback" not in done.stderr
+
+
+def test_another_pods_sidecar_on_the_same_port_is_not_believed(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    stranger = settings_for(
+        bucket, user_id="bob", home=str(tmp_path / "bob"), state_dir=tmp_path / "bobs-state"
+    )
+    with Sidecar(environ_of(stranger), tmp_path / "log") as running, held_ledger(settings, bucket):
+        running.wait_for("/readyz")
+        done = command(environ_of(settings, CLAUDE_SIDECAR_API_PORT=str(running.api_port)), "backup")
+        running.end(signal.SIGTERM)
+    assert done.returncode == 1
+    assert "does not serve user ada in this bucket" in done.stderr
+
+
+class _WantsAToken(http.server.BaseHTTPRequestHandler):
+    """A sidecar without a fixed user, as far as the command sees it."""
+
+    def do_GET(self) -> None:
+        self._answer(200, self.server.stats)  # type: ignore[attr-defined]
+
+    def do_POST(self) -> None:
+        if self.headers["Authorization"] != "Bearer the-token":
+            self._answer(401, {"error": "there is no token", "kind": "token_missing", "hint": "send one"})
+        else:
+            self._answer(200, {"user_id": "ada", "synced": True, "action": "restored", "files": 3, "bytes": 9})
+
+    def _answer(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silent."""
+
+
+def test_a_sidecar_without_a_fixed_user_wants_a_token_which_comes_from_a_file(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), _WantsAToken) as api,
+        held_ledger(settings, bucket),
+    ):
+        api.stats = {"bucket_name": bucket, "s3_prefix": "user_data", "users": {"ada": {}}}  # type: ignore[attr-defined]
+        threading.Thread(target=api.serve_forever, daemon=True).start()
+        environ = environ_of(settings, CLAUDE_SIDECAR_API_PORT=str(api.server_address[1]))
+        refused = command(environ, "restore")
+        (tmp_path / "token").write_text("the-token\n")
+        accepted = command(environ, "restore", "--json", "--token-file", str(tmp_path / "token"))
+        missing = command(environ, "restore", "--token-file", str(tmp_path / "none"))
+        api.shutdown()
+    assert refused.returncode == 1
+    assert "--token-file" in refused.stderr
+    assert (accepted.returncode, json.loads(accepted.stdout)["files"]) == (0, 3)
+    assert missing.returncode == 2
