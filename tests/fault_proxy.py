@@ -42,9 +42,8 @@ class Exchange:
 
     def answer(self, response: Response) -> None:
         self.request.status = response.status
-        self.send(response.head(self.request.method))
-        if self.request.method != "HEAD":
-            self.send(response.body)
+        body = b"" if self.request.method == "HEAD" else response.body
+        self.send(response.head(self.request.method) + body)
 
     def reset(self) -> None:
         """End the connection with a RST: what the client has not read is gone."""
@@ -173,11 +172,13 @@ class FaultProxy:
 
     def _serve(self, client: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError, _Broken), self._registered(client):
-            if self._tls is not None:
-                with self._tls.wrap_socket(client, server_side=True) as wrapped:
-                    self._converse(wrapped)
-            else:
+            if self._tls is None:
                 self._converse(client)
+                return
+            wrapped = self._tls.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+            with self._registered(wrapped):
+                wrapped.do_handshake()
+                self._converse(wrapped)
 
     def _converse(self, client: socket.socket) -> None:
         with client.makefile("rb") as incoming:

@@ -21,6 +21,13 @@ _NOBODY_REACHED = {
     "AWS_IO_SOCKET_NO_ROUTE_TO_HOST",
     "AWS_IO_SOCKET_TIMEOUT",
 }
+# Answers that awscrt gives by its own names, without status and body.
+_CRT_ANSWERS = {
+    "AWS_ERROR_S3_SLOW_DOWN": (503, "SlowDown"),
+    "AWS_ERROR_S3_INTERNAL_ERROR": (500, "InternalError"),
+    "AWS_ERROR_S3_REQUEST_TIMEOUT": (400, "RequestTimeout"),
+    "AWS_ERROR_S3_REQUEST_TIME_TOO_SKEWED": (403, "RequestTimeTooSkewed"),
+}
 _TLS = ("InvalidCertificate", "InvalidMessage", "AlertReceived", "InvalidContentType", "PeerIncompatible")
 
 
@@ -87,10 +94,9 @@ def of_awscrt(error: Exception) -> Answer:
         body: bytes = getattr(error, "body", None) or b""
         return of_status(int(status), body.decode("utf-8", "replace"))
     name = str(getattr(error, "name", "") or type(error).__name__)
-    if name == "AWS_ERROR_S3_SLOW_DOWN":
-        return Answer(status=503, code="SlowDown")
-    if name == "AWS_ERROR_S3_INTERNAL_ERROR":
-        return Answer(status=500, code="InternalError")
+    if name in _CRT_ANSWERS:
+        status, code = _CRT_ANSWERS[name]
+        return Answer(status=status, code=code)
     if name.startswith("AWS_AUTH_"):
         return Answer(trouble="credentials", detail=name, of_credentials=True)
     return Answer(trouble=_crt_trouble(name), detail=name)
@@ -107,7 +113,7 @@ def _trouble(text: str) -> str:
         return "tls"
     if '"dns error"' in text:
         return "dns"
-    if "kind: Connect" in text:
+    if "kind: Connect," in text:
         return "connect"
     return "timeout" if "kind: Timeout" in text or "TimedOut" in text else "broken"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sidecar import __version__
 from sidecar.area.answers import Answer, of_obstore
-from sidecar.area.credentials import crt_provider, obstore_arguments
+from sidecar.area.credentials import crt_provider, obstore_arguments, source_of
 from sidecar.area.failures import Failure, Where, failure
 from sidecar.area.target import Target, target_of
 from sidecar.area.traffic import Traffic
@@ -44,6 +44,7 @@ class Connection:
         self._aws = settings.aws
         self._target = target_of(settings)
         self._sse = _encryption(settings)
+        self._credentials = source_of(self._aws)
         self._arguments = obstore_arguments(self._aws, self._target)
         self._certificates = self._target.certificates()
         self._stores: dict[int, S3Store] = {}
@@ -60,7 +61,7 @@ class Connection:
 
     def where(self, what: str, *, reads_object: bool = False) -> Where:
         target = self._target
-        return Where(what, target.bucket, target.endpoint, target.region, reads_object)
+        return Where(what, target.bucket, target.endpoint, target.region, self._credentials, reads_object)
 
     def is_proven(self) -> bool:
         """True once the other side answered as only an S3 server does.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _FETCH_SECONDS = 20
 # Keys without an end of their own are asked for again now and then: a file that was rotated is noticed.
 _LOOK_AGAIN = timedelta(minutes=15)
+_KEPT = timedelta(seconds=30)
 
 STATIC, WEB_IDENTITY, PROFILE, CONTAINER, METADATA = (
     "static",
@@ -85,7 +86,8 @@ def obstore_arguments(aws: Mapping[str, str], target: Target) -> dict[str, Any]:
     if source == CONTAINER and not aws.get("AWS_CONTAINER_AUTHORIZATION_TOKEN"):
         return {"config": _container(aws)}
     if source == METADATA:
-        return {}
+        address = aws.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
+        return {"config": {"metadata_endpoint": address} if address else {}}
     return {"credential_provider": _asking(crt_provider(aws, target))}
 
 
@@ -155,13 +157,20 @@ def _has_container(aws: Mapping[str, str]) -> bool:
 def _asking(provider: AwsCredentialsProvider) -> Callable[[], S3Credential]:
     """obstore's way to ask `provider`; it asks again when the last answer has expired."""
 
+    kept: list[tuple[datetime, S3Credential]] = []
+
     def ask() -> S3Credential:
-        got = provider.get_credentials().result(_FETCH_SECONDS)
-        return {
-            "access_key_id": got.access_key_id,
-            "secret_access_key": got.secret_access_key,
-            "token": got.session_token,
-            "expires_at": got.expiration or datetime.now(UTC) + _LOOK_AGAIN,
-        }
+        now = datetime.now(UTC)
+        # Near its end a credential is asked for before each request: not each may start a process.
+        if not kept or now - kept[0][0] > _KEPT:
+            got = provider.get_credentials().result(_FETCH_SECONDS)
+            answer: S3Credential = {
+                "access_key_id": got.access_key_id,
+                "secret_access_key": got.secret_access_key,
+                "token": got.session_token,
+                "expires_at": got.expiration or now + _LOOK_AGAIN,
+            }
+            kept[:] = [(now, answer)]
+        return kept[0][1]
 
     return ask

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sidecar.area.answers import Answer
+from sidecar.area.credentials import METADATA
 from sidecar.errors import (
     AccessDenied,
     BucketMissing,
@@ -48,6 +49,7 @@ class Where:
     bucket: str
     endpoint: str
     region: str
+    credentials: str = ""
     reads_object: bool = False
 
 
@@ -74,6 +76,12 @@ def _error(answer: Answer, where: Where) -> StoreError:
 
 
 def _of_credentials(answer: Answer, where: Where) -> StoreError:
+    if where.credentials == METADATA and answer.status < 500:
+        return CredentialsMissing(
+            f"no credentials for the bucket {where.bucket}: no AWS_* variable gives any, and the instance "
+            "metadata gives none either",
+            "give the pod a service account with a role, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
     if answer.trouble == "credentials":
         return CredentialsMissing(
             f"no credentials for the bucket {where.bucket}: {answer.detail}",
@@ -170,7 +178,7 @@ def _by_status(answer: Answer, where: Where) -> StoreError:
         return CredentialsRefused(f"{what} failed: the store wants other credentials ({_said(answer)})")
     if status == 301:
         return _wrong_region(answer, where)
-    if status == 429:
+    if status == 429 or (status == 503 and not answer.code):
         return StoreThrottled(f"{what} was throttled by the store", "it is tried again, more slowly")
     if status in (408, 409) or (status >= 500 and status != 501):
         return StoreUnreachable(

@@ -125,13 +125,9 @@ def _exact(connection: Connection, prefix: str, patience: Patience) -> Listing:
 
 def _confirmed_empty(connection: Connection, prefix: str, patience: Patience, what: str) -> Listing:
     """The empty listing, or what was really there: asked once more, and of a server that is S3."""
-    import obstore
-
-    again = patience.attempt(
-        lambda: connection.call(what, lambda store: obstore.list_with_delimiter(store, prefix))
-    )
+    again = patience.attempt(lambda: connection.call(what, lambda store: _all(store, prefix)))
     connection.traffic.count("list")
-    if again["objects"] or again["common_prefixes"]:
+    if again:
         return _exact(connection, prefix, patience)
     prove(connection, prefix, patience, what)
     return Listing({})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -160,12 +161,20 @@ def _stream(body: bytes | None) -> io.BytesIO | None:
     return io.BytesIO(body) if body is not None else None
 
 
+def _system_certificates() -> str:
+    """What is trusted anyway: a bundle replaces it here, and adds to it at obstore."""
+    import ssl
+
+    cafile = ssl.get_default_verify_paths().cafile
+    return "\n" + Path(cafile).read_text() if cafile and Path(cafile).is_file() else ""
+
+
 def _tls(target: Target) -> TlsConnectionOptions | None:
     if target.is_plain_http:
         return None
     options = TlsContextOptions()
     if certificates := target.certificates():
-        options.override_default_trust_store(certificates.encode())
+        options.override_default_trust_store((certificates + _system_certificates()).encode())
     connection_options = ClientTlsContext(options).new_connection_options()
     connection_options.set_server_name(target.host.partition("/")[0].partition(":")[0])
     return connection_options
