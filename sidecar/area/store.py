@@ -7,6 +7,9 @@ threads: obstore delays a signal that arrives in the middle of a request on the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
 from sidecar.area.connection import Connection
 from sidecar.area.download import Download, read_range
 from sidecar.area.heads import head
@@ -16,6 +19,9 @@ from sidecar.area.patience import Patience
 from sidecar.area.traffic import Flow
 from sidecar.area.write import Write
 from sidecar.settings import Settings
+
+if TYPE_CHECKING:
+    from sidecar.area.versions import Upload, Version, VersionPage
 
 OUTAGE_SECONDS = 60.0
 
@@ -121,6 +127,35 @@ class Store:
         from sidecar.area.deletion import delete
 
         delete(self._connection, key, if_match, self._patience())
+
+    def version_page(self, prefix: str, after: tuple[str, str] | None = None) -> VersionPage:
+        """Up to 1,000 of all versions and delete markers under `prefix`; `after`: the last page's end.
+
+        Raises
+        ------
+        NoVersions: the store cannot list versions. AccessDenied: it takes ``s3:ListBucketVersions``.
+        """
+        from sidecar.area.versions import version_page
+
+        return version_page(self._connection, prefix, after, self._patience())
+
+    def unfinished_uploads(self, prefix: str) -> Iterator[Upload]:
+        """The uploads in parts under `prefix` that nobody completed."""
+        from sidecar.area.versions import unfinished_uploads
+
+        return unfinished_uploads(self._connection, prefix, self._patience())
+
+    def remove_versions(self, versions: Sequence[Version]) -> dict[Version, str]:
+        """Remove up to 1,000 versions for good, unconditionally; answers those that stay, and why."""
+        from sidecar.area.removal import remove_versions
+
+        return remove_versions(self._connection, versions, self._patience())
+
+    def abort_upload(self, upload: Upload) -> str:
+        """Abort an unfinished upload; answers why it stays, empty if it is gone."""
+        from sidecar.area.removal import abort_upload
+
+        return abort_upload(self._connection, upload, self._patience())
 
     def check_bucket(self, prefix: str) -> None:
         """Ask for one page of `prefix`, to find out which way access fails, if it does."""

@@ -108,11 +108,11 @@ class Ledger:
         LedgerBusy: another process works on it. LedgerError: the directory cannot be written.
         FormatError: a newer version wrote it.
         """
-        directory = state_dir / "users" / hashlib.sha256(user_id.encode()).hexdigest()[:32]
+        directory = directory_of(state_dir, user_id)
         lock_fd = _locked(state_dir, directory)
         try:
             file = LedgerFile(directory)
-            content = _content(file)
+            content = content_of(file)
             if content is None or (content.header.user_id, content.header.area) != (user_id, area):
                 content = _Content(Header(user_id, area, new_writer(pod_uid), home))
             ledger = cls(file, content, lock_fd)
@@ -244,6 +244,11 @@ class Ledger:
         self.close()
 
 
+def directory_of(state_dir: Path, user_id: str) -> Path:
+    """Where the ledger of `user_id` lies under `state_dir`."""
+    return state_dir / "users" / hashlib.sha256(user_id.encode()).hexdigest()[:32]
+
+
 def _locked(state_dir: Path, directory: Path) -> int:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -264,7 +269,8 @@ def _locked(state_dir: Path, directory: Path) -> int:
         raise unusable(state_dir, error) from error
 
 
-def _content(file: LedgerFile) -> _Content | None:
+def content_of(file: LedgerFile) -> _Content | None:
+    """What `file` holds, as far as it was acknowledged; None where that cannot be read."""
     document, lines = file.read()
     if document is None:
         return None
