@@ -99,12 +99,13 @@ def client(server: Server | Mapping[str, str]) -> Any:
 class Buckets:
     """Fresh buckets, their first write (0.2 s on SeaweedFS) behind them, made ahead."""
 
-    def __init__(self, server: Server, ahead: int = 2) -> None:
+    def __init__(self, server: Server, ahead: int = 3) -> None:
         self._client = client(server)
         self._ready: queue.Queue[str | Exception] = queue.Queue(maxsize=ahead)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._make, daemon=True, name="buckets")
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._make, daemon=True) for _ in range(ahead)]
+        for thread in self._threads:
+            thread.start()
 
     def take(self) -> str:
         made = self._ready.get(timeout=60)
@@ -114,10 +115,9 @@ class Buckets:
 
     def close(self) -> None:
         self._stopping.set()
-        while self._thread.is_alive():
+        while any(thread.is_alive() for thread in self._threads):
             with contextlib.suppress(queue.Empty):
-                self._ready.get_nowait()
-            self._thread.join(0.05)
+                self._ready.get(timeout=0.05)
         self._client.close()
 
     def _make(self) -> None:

@@ -15,6 +15,8 @@ _CODE = re.compile(r"<Code>([^<]{1,100})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]{1,500})</Message>")
 _REGION = re.compile(r"<Region>([a-z0-9-]{1,40})</Region>")
 _ENDPOINT_REGION = re.compile(r"<Endpoint>[^<]*?s3[.-]([a-z]{2}(?:-[a-z]+)+-\d)\.amazonaws")
+SERVICE_MARK = "token service:"
+_SERVICE = re.compile(SERVICE_MARK + r" (\d+) (\S+) ?([^\n]*)")
 _CREDENTIAL_SOURCES = ("Failed to read token file", "Failed to read EKS token file", "Unauthenticated {")
 _NOBODY_REACHED = {
     "AWS_IO_SOCKET_CONNECTION_REFUSED",
@@ -76,6 +78,8 @@ def of_obstore(error: Exception, endpoint: str) -> Answer:
     text = str(error)
     if isinstance(error, ValueError):
         return Answer(trouble="key", detail=_first_line(text))
+    if SERVICE_MARK in text:
+        return of_token_service(text)
     if any(sign in text for sign in _CREDENTIAL_SOURCES):
         return Answer(trouble="credentials", detail=_first_line(text), of_credentials=True)
     request = _REQUEST.search(text)
@@ -85,6 +89,17 @@ def of_obstore(error: Exception, endpoint: str) -> Answer:
         body = (status.group(2) or "").replace('\\"', '"')
         return of_status(int(status.group(1)), body, of_credentials=elsewhere)
     return Answer(trouble=_trouble(text), detail=_debug_detail(text), of_credentials=elsewhere)
+
+
+def of_token_service(text: str) -> Answer:
+    """What our own question to the token service came to, from the text of its error."""
+    found = _SERVICE.search(text)
+    assert found is not None
+    status, code, detail = int(found.group(1)), found.group(2).strip("-"), found.group(3)
+    if code == "TokenFile":
+        return Answer(trouble="credentials", detail=detail, of_credentials=True)
+    trouble = "" if status else "connect"
+    return Answer(status=status, code=code, trouble=trouble, detail=detail, of_credentials=True)
 
 
 def of_awscrt(error: Exception) -> Answer:

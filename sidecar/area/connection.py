@@ -15,6 +15,7 @@ from sidecar import __version__
 from sidecar.area.answers import Answer, of_obstore
 from sidecar.area.credentials import crt_provider, obstore_arguments, source_of
 from sidecar.area.failures import Failure, Where, failure
+from sidecar.area.region import region_of
 from sidecar.area.target import Target, target_of
 from sidecar.area.traffic import Traffic
 from sidecar.errors import RegionWrong, SettingsError, StoreError
@@ -122,8 +123,7 @@ class Connection:
         """One request by awscrt; raises `Failure`."""
 
         def once() -> Reply:
-            pending = self.signed().begin(operation, method, key, query, headers, body)
-            return self.reply_of(what, pending)
+            return self.reply_of(what, self.signed().begin(operation, method, key, query, headers, body))
 
         return self.in_right_region(once)
 
@@ -132,11 +132,10 @@ class Connection:
         from sidecar.area.signed import RequestFailed
 
         try:
-            reply = pending.reply()
+            return pending.reply()
         except RequestFailed as failed:
             self._learn_from(failed.answer)
             raise failure(failed.answer, self.where(what)) from failed
-        return reply
 
     def _once(
         self, what: str, request: Callable[[S3Store], Value], body_bytes: int, reads_object: bool
@@ -204,7 +203,7 @@ class Connection:
         with self._lock:
             if self._target is not used:
                 return True
-            region = refused.answer.region or _region_of(used)
+            region = refused.answer.region or region_of(used)
             if used.region_given or not region or region == used.region:
                 if region and not refused.answer.region:
                     refused.error = _with_region(refused.error, region)
@@ -240,28 +239,3 @@ def _encryption(settings: Settings) -> dict[str, str]:
 
 def _with_region(error: StoreError, region: str) -> StoreError:
     return RegionWrong(error.message, f"set AWS_REGION={region}")
-
-
-def _region_of(target: Target) -> str:
-    """The bucket's region by the header that S3 gives even to strangers, or empty.
-
-    https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadBucket.html
-    """
-    import http.client
-    import ssl
-    import urllib.parse
-
-    parts = urllib.parse.urlsplit(target.endpoint)
-    try:
-        if parts.scheme == "http":
-            connection = http.client.HTTPConnection(parts.netloc, timeout=CONNECT_SECONDS)
-        else:
-            context = ssl.create_default_context(cafile=target.ca_file)
-            connection = http.client.HTTPSConnection(parts.netloc, timeout=CONNECT_SECONDS, context=context)
-        try:
-            connection.request("HEAD", f"{parts.path}/{target.bucket}")
-            return connection.getresponse().headers.get("x-amz-bucket-region", "")
-        finally:
-            connection.close()
-    except (OSError, http.client.HTTPException):
-        return ""  # the first error says what is wrong; this only would have said more

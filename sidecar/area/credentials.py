@@ -111,51 +111,50 @@ def _container(aws: Mapping[str, str]) -> dict[str, str]:
     return {option: aws[name] for option, name in names.items() if aws.get(name)}
 
 
-def crt_provider(aws: Mapping[str, str], target: Target) -> AwsCredentialsProvider:
-    """The same credentials for awscrt's requests."""
+def crt_provider(aws: Mapping[str, str], target: Target) -> Callable[[], AwsCredentialsProvider]:
+    """The same credentials for awscrt's requests: what is called before each of them."""
     from awscrt.auth import AwsCredentialsProvider
 
     source = source_of(aws)
+    if source == WEB_IDENTITY:
+        from sidecar.area.web_identity import WebIdentity
+
+        return WebIdentity(aws, target).provider
     if source == STATIC:
-        return AwsCredentialsProvider.new_static(
+        fixed = AwsCredentialsProvider.new_static(
             aws["AWS_ACCESS_KEY_ID"], aws["AWS_SECRET_ACCESS_KEY"], aws.get("AWS_SESSION_TOKEN")
         )
-    if source == WEB_IDENTITY:
-        from sidecar.area.web_identity import provider
-
-        return provider(aws, target)
-    if source == PROFILE:
-        return _profile(aws)
-    return AwsCredentialsProvider.new_default_chain()
+    elif source == PROFILE:
+        fixed = _profile(aws)
+    else:
+        fixed = AwsCredentialsProvider.new_default_chain()
+    return lambda: fixed
 
 
 def _profile(aws: Mapping[str, str]) -> AwsCredentialsProvider:
+    """The profile's keys, role or process; what else awscrt finds by itself comes last."""
     from awscrt.auth import AwsCredentialsProvider
 
     config, credentials = profile_files(aws)
     name = aws.get("AWS_PROFILE") or None
-    if not (config.is_file() or credentials.is_file()):
-        raise CredentialsMissing(
-            f"no credentials for the bucket: AWS_PROFILE is {name}, but there are no profile files",
-            "mount them, or unset AWS_PROFILE",
-        )
-    providers = [
-        AwsCredentialsProvider.new_profile(
+    makers: tuple[Callable[[], AwsCredentialsProvider], ...] = (
+        lambda: AwsCredentialsProvider.new_profile(
             profile_name=name, config_filepath=str(config), credentials_filepath=str(credentials)
         ),
-        AwsCredentialsProvider.new_process(name),
-    ]
-    if aws.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true" or _has_container(aws):
-        providers.append(AwsCredentialsProvider.new_default_chain())
-    return AwsCredentialsProvider.new_chain(providers)
+        lambda: AwsCredentialsProvider.new_process(name),
+        AwsCredentialsProvider.new_default_chain,
+    )
+    made = []
+    for make in makers:
+        try:
+            made.append(make())
+        except RuntimeError:  # the profile names no such source
+            continue
+    return AwsCredentialsProvider.new_chain(made)
 
 
-def _has_container(aws: Mapping[str, str]) -> bool:
-    return any(name.startswith("AWS_CONTAINER_CREDENTIALS_") for name in aws)
-
-
-def _asking(provider: AwsCredentialsProvider) -> Callable[[], S3Credential]:
-    """obstore's way to ask `provider`; it asks again when the last answer has expired."""
+def _asking(provider: Callable[[], AwsCredentialsProvider]) -> Callable[[], S3Credential]:
+    """obstore's way to ask; it asks again when the last answer has expired."""
 
     kept: list[tuple[datetime, S3Credential]] = []
 
@@ -163,7 +162,7 @@ def _asking(provider: AwsCredentialsProvider) -> Callable[[], S3Credential]:
         now = datetime.now(UTC)
         # Near its end a credential is asked for before each request: not each may start a process.
         if not kept or now - kept[0][0] > _KEPT:
-            got = provider.get_credentials().result(_FETCH_SECONDS)
+            got = provider().get_credentials().result(_FETCH_SECONDS)
             answer: S3Credential = {
                 "access_key_id": got.access_key_id,
                 "secret_access_key": got.secret_access_key,

@@ -6,6 +6,7 @@ awscrt's own retries are off, as obstore's are: see `sidecar.area.connection`.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,13 +24,13 @@ from awscrt.io import (  # type: ignore[import-untyped]
 )
 from awscrt.s3 import S3Client, S3RequestTlsMode, S3RequestType, S3RetryConfig, S3RetryMode  # type: ignore[import-untyped]
 
-from sidecar.area.answers import Answer, of_awscrt
+from sidecar.area.answers import Answer, of_awscrt, of_token_service
 from sidecar.area.target import Target
+from sidecar.area.web_identity import TokenServiceError
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from awscrt.auth import AwsCredentialsProvider
+    from awscrt.s3 import S3Request
 
 _CONNECT_MILLISECONDS = 5000
 _SECONDS = 30.0
@@ -57,7 +58,12 @@ class RequestFailed(Exception):
 class SignedRequests:
     """Requests to one bucket; thread-safe."""
 
-    def __init__(self, target: Target, provider: AwsCredentialsProvider, sse_headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        target: Target,
+        provider: Callable[[], AwsCredentialsProvider],
+        sse_headers: dict[str, str],
+    ) -> None:
         self._target = target
         self._provider = provider
         self.sse_headers = sse_headers
@@ -67,7 +73,6 @@ class SignedRequests:
             region=target.region,
             tls_mode=S3RequestTlsMode.DISABLED if target.is_plain_http else S3RequestTlsMode.ENABLED,
             tls_connection_options=_tls(target),
-            signing_config=self._signing(None),
             retry_config=S3RetryConfig(retry_mode=S3RetryMode.NONE),
             connect_timeout_ms=_CONNECT_MILLISECONDS,
             memory_limit=_MEMORY_BYTES,
@@ -84,14 +89,19 @@ class SignedRequests:
         body: bytes | None = None,
     ) -> Pending:
         """Send a request. `operation` is its name in the S3 API; `key` empty means the bucket itself."""
-        scheme_less, _, base = self._target.host.partition("/")
+        host, _, base = self._target.host.partition("/")
         path = "/" + "/".join(part for part in (base, self._target.bucket) if part)
         path += "/" + quote(key, safe="/-_.~") if key else ""
-        fields = HttpHeaders([("Host", scheme_less), *(headers or {}).items()])
+        fields = HttpHeaders([("Host", host), *(headers or {}).items()])
         if body is not None or method in ("PUT", "POST"):
             fields.add("Content-Length", str(len(body or b"")))
         request = HttpRequest(method, f"{path}?{query}" if query else path, fields, _stream(body))
-        return Pending(self._client, request, operation, self._signing(body), len(body or b""))
+        try:
+            signing = self._signing(body)
+        except TokenServiceError as error:
+            return Pending(unsent=of_token_service(str(error)))
+        seconds = _SECONDS + len(body or b"") / _SLOWEST_BYTES_PER_SECOND
+        return Pending(seconds).started(self._client, request, operation, signing)
 
     def _signing(self, body: bytes | None) -> AwsSigningConfig:
         digest = None
@@ -100,7 +110,7 @@ class SignedRequests:
 
             digest = hashlib.sha256(body).hexdigest()  # the store then refuses bytes that changed on the way
         return AwsSigningConfig(
-            credentials_provider=self._provider,
+            credentials_provider=self._provider(),
             region=self._target.region,
             service="s3",
             use_double_uri_encode=False,
@@ -111,20 +121,17 @@ class SignedRequests:
 
 
 class Pending:
-    """A request on its way."""
+    """A request on its way, or one that could not be sent (``unsent`` says why)."""
 
-    def __init__(
-        self,
-        client: S3Client,
-        request: HttpRequest,
-        operation: str,
-        signing: AwsSigningConfig,
-        body_bytes: int,
-    ) -> None:
+    def __init__(self, seconds: float = 0.0, unsent: Answer | None = None) -> None:
+        self._seconds = seconds
+        self._unsent = unsent
+        self._request: S3Request | None = None
         self._status = 0
         self._headers: dict[str, str] = {}
         self._body = bytearray()
-        self._seconds = _SECONDS + body_bytes / _SLOWEST_BYTES_PER_SECOND
+
+    def started(self, client: S3Client, request: HttpRequest, operation: str, signing: object) -> Pending:
         self._request = client.make_request(
             type=S3RequestType.DEFAULT,
             request=request,
@@ -133,12 +140,14 @@ class Pending:
             on_headers=self._on_headers,
             on_body=self._on_body,
         )
+        return self
 
     def reply(self) -> Reply:
         """Wait for the answer; raises `RequestFailed`."""
-        finished: Future[None] = self._request.finished_future
+        if self._request is None:
+            raise RequestFailed(self._unsent or Answer(trouble="broken"))
         try:
-            finished.result(self._seconds)
+            self._request.finished_future.result(self._seconds)
         except TimeoutError:
             self._request.cancel()
             raise RequestFailed(Answer(trouble="timeout")) from None
@@ -147,7 +156,8 @@ class Pending:
         return Reply(self._status, self._headers, bytes(self._body))
 
     def cancel(self) -> None:
-        self._request.cancel()
+        if self._request is not None:
+            self._request.cancel()
 
     def _on_headers(self, status_code: int, headers: list[tuple[str, str]], **_: object) -> None:
         self._status = status_code

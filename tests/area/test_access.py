@@ -49,8 +49,8 @@ Connect = Callable[..., Store]
 
 
 @pytest.fixture
-def connect(bucket: str, settings_for: Callable[..., Settings]) -> Connect:
-    def make(name: str = bucket, **more: Any) -> Store:
+def connect(settings_for: Callable[..., Settings]) -> Connect:
+    def make(name: str = "some-bucket", **more: Any) -> Store:
         return Store.connect(settings_for(name, **more), outage_seconds=0)
 
     return make
@@ -156,7 +156,7 @@ def test_the_buckets_own_region_is_found_once_where_nobody_chose_one(
 ) -> None:
     etag = s3.put_object(Bucket=bucket, Key="p/a", Body=b"x")["ETag"]
     fault_proxy.on("*", wrong_region(status, body), times=None)
-    store = connect(endpoint=fault_proxy.endpoint, aws={"AWS_REGION": None})
+    store = connect(bucket, endpoint=fault_proxy.endpoint, aws={"AWS_REGION": None})
     if operation is OPERATIONS["put"]:
         s3.delete_object(Bucket=bucket, Key="p/a")
     if operation is OPERATIONS["read_range"]:
@@ -197,10 +197,10 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_certificate_of_the_given_authority_is_trusted(
-    connect: Connect, weed_server: Server, certificates: Certificates, exact: bool
+    connect: Connect, bucket: str, weed_server: Server, certificates: Certificates, exact: bool
 ) -> None:
     with FaultProxy(weed_server.endpoint, tls=certificates.context) as proxy:
-        store = connect(endpoint=proxy.endpoint, aws={"AWS_CA_BUNDLE": str(certificates.ca_file)})
+        store = connect(bucket, endpoint=proxy.endpoint, aws={"AWS_CA_BUNDLE": str(certificates.ca_file)})
         assert not store.list("p/", exact=exact).objects
 
 
@@ -222,8 +222,10 @@ def test_an_endpoint_that_is_no_address_is_a_wrong_setting(connect: Connect, end
     assert "pw" not in str(caught.value)
 
 
-def test_the_endpoint_for_s3_wins_over_the_general_one(connect: Connect, fault_proxy: FaultProxy) -> None:
-    store = connect(endpoint="http://127.0.0.1:9", aws={"AWS_ENDPOINT_URL_S3": fault_proxy.endpoint})
+def test_the_endpoint_for_s3_wins_over_the_general_one(
+    connect: Connect, bucket: str, fault_proxy: FaultProxy
+) -> None:
+    store = connect(bucket, endpoint="http://127.0.0.1:9", aws={"AWS_ENDPOINT_URL_S3": fault_proxy.endpoint})
     assert not store.list("p/").objects
     assert fault_proxy.seen()
 

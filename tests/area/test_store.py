@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from sidecar.area.objects import IfAbsent, IfMatch
+from sidecar.area.store import Store
 from sidecar.errors import ConditionFailed, FileChanged, ObjectMissing
+from sidecar.settings import Settings
 from tests.area.conftest import FileSource, Remote
 
 MIB = 1024 * 1024
@@ -196,3 +199,58 @@ def test_a_file_that_is_truncated_while_it_goes_up_leaves_no_object(
         remote.store.put("p/a", Shrinking(path, 40 * MIB), condition=IfAbsent(), metadata={})
     assert remote.store.head("p/a") is None
     assert "Uploads" not in remote.outside.list_multipart_uploads(Bucket=remote.bucket)
+
+
+@pytest.mark.parametrize("size", [10, 40 * MIB], ids=["whole", "in parts"])
+@pytest.mark.parametrize(("sse", "key"), [("AES256", None), ("aws:kms", None), ("aws:kms", "a-key")])
+def test_encryption_is_asked_for_on_each_way_in(
+    remote_on: Callable[[str], Remote],
+    settings_for: Callable[..., Settings],
+    size: int,
+    sse: str,
+    key: str | None,
+) -> None:
+    remote = remote_on("moto")
+    settings = settings_for(remote.bucket, server=remote.server, sse=sse, sse_kms_key_id=key)
+    store = Store.connect(settings, outage_seconds=0)
+    store.put("p/a", b"x" * size, condition=IfAbsent(), metadata={})
+    head = remote.outside.head_object(Bucket=remote.bucket, Key="p/a")
+    assert head["ServerSideEncryption"] == sse
+    assert head.get("SSEKMSKeyId") == key
+
+
+def test_many_threads_write_and_read_at_once(remote_on: Callable[[str], Remote]) -> None:
+    store = remote_on("weed").store
+
+    def both(number: int) -> bytes:
+        store.put(f"p/{number}", str(number).encode(), condition=IfAbsent(), metadata={})
+        with store.open(f"p/{number}") as download:
+            return download.read()
+
+    with ThreadPoolExecutor(32) as pool:
+        assert list(pool.map(both, range(200))) == [str(number).encode() for number in range(200)]
+    assert store.requests["put"].requests == store.requests["get"].requests == 200
+
+
+def test_of_many_first_writers_one_wins(remote_on: Callable[[str], Remote]) -> None:
+    remote = remote_on("weed")
+
+    def write(number: int) -> bool:
+        try:
+            remote.store.put("p/a", str(number).encode(), condition=IfAbsent(), metadata={})
+        except ConditionFailed:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(write, range(16)))
+    assert won.count(True) == 1
+    assert remote.read("p/a") == str(won.index(True)).encode()
+
+
+def test_an_unguarded_store_is_looked_at_before_each_write(remote_on: Callable[[str], Remote]) -> None:
+    remote = remote_on("rclone")
+    assert not remote.store.probe_conditions("p/own/")
+    etag = remote.store.put("p/a", b"one", condition=IfAbsent(), metadata={})
+    remote.store.put("p/a", b"two", condition=IfMatch(etag), metadata={})
+    assert remote.store.requests["head"].requests == 2
