@@ -59,10 +59,10 @@ def _two_lives(root: Path, aws: dict[str, str]) -> int:
     first.invoke()
     _first_session(first.home)
     _say("pod-1 agent", "wrote settings, memory, a skill and a session")
-    first.sync()
+    first.sync("checkpoint")
     _one_more_turn(first.home, "the last turn before the crash")
     _say("pod-1 agent", "wrote one more turn")
-    first.sync()
+    first.sync("durable")
     before_crash = _look(first.home)
     first.kill()
 
@@ -146,9 +146,9 @@ class _Pod:
         answer = self._call("POST", "/invocations")
         _say(f"{self.name} agent", f"POST /invocations: {answer['action']}")
 
-    def sync(self) -> None:
-        answer = self._call("POST", "/v1/sync?wait=durable")
-        _say(f"{self.name} agent", f"POST /v1/sync?wait=durable: durable={answer['durable']}")
+    def sync(self, word: str) -> None:
+        answer = self._call("POST", f"/v1/sync?wait={word}")
+        _say(f"{self.name} agent", f"POST /v1/sync?wait={word}: durable={answer['durable']}")
 
     def kill(self) -> None:
         _say("demo", f"kill -9 {self.name}")

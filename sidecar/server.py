@@ -23,6 +23,7 @@ from sidecar.errors import SidecarError
 from sidecar.logs import log
 from sidecar.settings import Settings
 from sidecar.sync.claude_sync_manager import ClaudeSyncManager
+from sidecar.sync.connected_user import Observers
 
 DONE, FAILED = 0, 1
 # Kept back from the grace period for the end itself: the termination message and the exit.
@@ -38,7 +39,14 @@ def run(settings: Settings) -> int:
 class _Server:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._manager = ClaudeSyncManager(settings)
+        self._metrics = Metrics()
+        observers = Observers(
+            synced=self._metrics.restored,
+            flushed=self._metrics.flushed,
+            checkpointed=self._metrics.checkpointed,
+            fell_back=self._metrics.watch_fallback,
+        )
+        self._manager = ClaudeSyncManager(settings, observers=observers)
         self._end = asyncio.Event()
         self._reason = ""
         self._root_tasks: set[asyncio.Task[Any]] = set()
@@ -48,12 +56,11 @@ class _Server:
         settings = self._settings
         self._catch_signals()
         verifier = Verifier.from_settings(settings)
-        listeners = Listeners(settings, self._manager, verifier, Metrics())
+        listeners = Listeners(settings, self._manager, verifier, self._metrics)
         await listeners.start()
         try:
             await self._manager.start()
-            if self._manager.loop_task:
-                self._guard(self._manager.loop_task)
+            self._spawn(self._watch_the_managers_tasks(), "watch-tasks")
             if settings.user_id and settings.bucket:
                 self._spawn(self._sync_fixed_user(settings.user_id), "initial-sync-of-the-fixed-user")
             await self._end.wait()
@@ -94,6 +101,14 @@ class _Server:
         self._died = self._reason = f"the task {task.get_name()} died"
         self._end.set()
 
+    async def _watch_the_managers_tasks(self) -> None:
+        """The manager's loops come and go with users: one that died is found within a second."""
+        while True:
+            for task in self._manager.root_tasks():
+                if task.done():
+                    self._on_root_task_end(task)
+            await asyncio.sleep(1.0)
+
     async def _sync_fixed_user(self, user_id: str) -> None:
         pause_seconds, most_seconds = _RETRY_SECONDS
         while not (await self._manager.ensure_initial_sync(user_id)).synced:
@@ -107,6 +122,7 @@ class _Server:
         deadline = noticed_at + self._settings.grace_seconds - MARGIN_SECONDS
         for task in list(self._root_tasks):
             task.remove_done_callback(self._on_root_task_end)
+            task.cancel()
         results = await self._manager.last_backup(deadline)
         durable = all(result.durable for result in results) and not self._died
         data = termination.message(results, self._manager.durable_at(), f"ended by {self._reason}")

@@ -64,7 +64,18 @@ class Whole:
     mode: int
 
 
-Record = Lines | Whole
+@dataclass(frozen=True, slots=True)
+class Void:
+    """What this writer journalled of `path` before is settled: it was rewritten, and the old version kept."""
+
+    path: str
+    data: bytes = b""
+    mtime_ns: int = 0
+    mode: int = 0
+    base: str = ""
+
+
+Record = Lines | Whole | Void
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +127,8 @@ def _described(record: Record) -> dict[str, Any]:
     }
     if isinstance(record, Whole):
         return {"kind": "whole", **common, "sha256": record.sha256}
+    if isinstance(record, Void):
+        return {"kind": "void", **common}
     counts = {str(number): count for number, count in record.counts.items()}
     return {"kind": "lines", **common, "offset": record.offset, "counts": counts}
 
@@ -189,6 +202,8 @@ def _record(fields: dict[str, Any], data: bytes) -> Record:
         if hashlib.sha256(data).hexdigest() != sha256:
             raise ValueError("a whole file with another digest")
         return Whole(path, data, sha256, base, mtime_ns, mode)
+    if fields["kind"] == "void":
+        return Void(path)
     if fields["kind"] != "lines":
         raise ValueError("an unknown kind of record")
     counts = {int(number): int(count) for number, count in fields["counts"].items()}

@@ -8,13 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from sidecar.errors import SidecarError
+from sidecar.area.objects import Listing
+from sidecar.errors import AccessDenied, SidecarError
 from sidecar.logs import log
+from sidecar.sync import deletions, tombstones
 from sidecar.sync.checkpoint import checkpoint
+from sidecar.sync.fold import fold
+from sidecar.sync.journal_reader import Journal, read_journal, wait_for_the_living
 from sidecar.sync.progress import Watcher, nobody
 from sidecar.sync.restore import area_listing, restore
 from sidecar.sync.results import BackupResult, SyncResult
 from sidecar.sync.workspace import Workspace
+
+# How long a restore waits for another writer who is at work: a pod that ends flushes within this time.
+WAIT_FOR_OTHERS_SECONDS = 5.0
 
 
 def failed(user_id: str, error: SidecarError) -> SyncResult:
@@ -53,10 +60,13 @@ def initial_sync(
     """
     if workspace.ledger.header.restored:
         return SyncResult(workspace.user_id, synced=True, action="already_synced")
+    _begin(workspace)
     log.info("Checking if .claude data exists in S3: %s", workspace.objects_url)
+    # The journal first, the objects after: what a checkpoint folds meanwhile is seen by one of the two.
+    journal = wait_for_the_living(workspace, seconds=0 if dry_run else WAIT_FOR_OTHERS_SECONDS)
     listing = area_listing(workspace)
-    if listing.objects:
-        return restore_area(workspace, watcher=watcher, stop=stop, dry_run=dry_run)
+    if listing.objects or journal.keys:
+        return _restore(workspace, journal, listing, watcher, stop, dry_run)
     log.info(
         "No .claude data found in S3 for user %s, checking for local .claude data to backup",
         workspace.user_id,
@@ -99,9 +109,21 @@ def restore_area(
     dry_run: bool = False,
 ) -> SyncResult:
     """Bring into the home what it lacks of the area, whatever the ledger says of earlier restores."""
-    listing = area_listing(workspace)
+    _begin(workspace)
+    journal = read_journal(workspace)
+    return _restore(workspace, journal, area_listing(workspace), watcher, stop, dry_run)
+
+
+def _restore(
+    workspace: Workspace,
+    journal: Journal,
+    listing: Listing,
+    watcher: Watcher,
+    stop: Callable[[], bool],
+    dry_run: bool,
+) -> SyncResult:
     log.info("Syncing .claude from %s to %s", workspace.objects_url, workspace.home.root)
-    result = restore(workspace, listing, watcher=watcher, stop=stop, dry_run=dry_run)
+    result = restore(workspace, listing, journal, watcher=watcher, stop=stop, dry_run=dry_run)
     if result.synced and not dry_run:
         log.info(".claude sync completed: Successfully synced %d files from S3", result.files)
     if result.not_restored and not dry_run:
@@ -128,6 +150,7 @@ def backup_home(
         before()
         log.info("Backing up .claude from %s to %s", workspace.home.root, workspace.objects_url)
 
+    _begin(workspace)
     header = workspace.ledger.header
     listing = None if header.restored or header.compared else area_listing(workspace)
     workspace.announce_first_move(announce)
@@ -139,8 +162,28 @@ def backup_home(
         workspace.ledger.set_header(replace(workspace.ledger.header, compared=True))
     if result.files and not dry_run:
         log.info(".claude backup completed: Successfully backed up %d files to S3", result.files)
+    if not dry_run and not result.error:
+        _fold(workspace)
     _warn(workspace, result)
     return result
+
+
+def _fold(workspace: Workspace) -> None:
+    if not workspace.ledger.entries() and not workspace.ledger.header.foreign_entries:
+        return
+    try:
+        folded = fold(workspace)
+        log.debug("Folded the journal: %d entries removed, %d left", folded.removed, folded.left)
+    except AccessDenied:
+        return  # said once, when the journal was read
+    except SidecarError as error:
+        log.warning("The journal was not folded; the next checkpoint goes on: %s", error)
+
+
+def _begin(workspace: Workspace) -> None:
+    """What a ledger notes before it learns anything; later, nothing."""
+    tombstones.meet(workspace)
+    deletions.note_home(workspace)
 
 
 def _warn(workspace: Workspace, result: BackupResult) -> None:

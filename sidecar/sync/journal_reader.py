@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from sidecar.area import journal
-from sidecar.area.journal import Entry, Lines
+from sidecar.area.journal import Entry, Record
 from sidecar.area.objects import ObjectInfo
 from sidecar.errors import AccessDenied, FormatError, ObjectArchived, ObjectDamaged, ObjectMissing
 from sidecar.logs import log
@@ -89,14 +89,14 @@ def read_entry(workspace: Workspace, key: str) -> Entry:
         return journal.decoded(download.read(), key)
 
 
-def own_lines(workspace: Workspace, path: str, after: int, upto: int) -> list[Lines]:
-    """This writer's lines of `path` in its entries after one sequence and up to another."""
-    found: list[Lines] = []
+def own_records(workspace: Workspace, path: str, after: int, upto: int) -> list[Record]:
+    """This writer's records of `path` in its entries after one sequence and up to another."""
+    found: list[Record] = []
     for sequence, entry in workspace.ledger.entries().items():
         if after < sequence <= upto and path in entry.paths:
             key = workspace.keys.journal + journal.name(workspace.ledger.writer, sequence)
             records = read_entry(workspace, key).records
-            found += [r for r in records if isinstance(r, Lines) and r.path == path]
+            found += [record for record in records if record.path == path]
     return found
 
 

@@ -82,7 +82,8 @@ class Header:
     """What the ledger as a whole stands for.
 
     ``restored``: the restore-complete mark. ``compared``: the home met a listing of the area once, so that
-    the marks know every object that a local path has.
+    the marks know every object that a local path has. ``foreign_entries``: the journal may hold entries of
+    other writers. ``not_restored``: how many files a restore left out.
     """
 
     user_id: str
@@ -91,6 +92,7 @@ class Header:
     home: tuple[int, int]
     restored: bool = False
     compared: bool = False
+    foreign_entries: bool = True
     generation: int = 0
     directories: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
@@ -139,6 +141,7 @@ def header_document(header: Header) -> dict[str, Any]:
         "home": header.home,
         "restored": header.restored,
         "compared": header.compared,
+        "foreign_entries": header.foreign_entries,
         "generation": header.generation,
         "directories": header.directories,
         "links": header.links,
@@ -156,6 +159,7 @@ def header_of(document: dict[str, Any]) -> Header:
         home=(document["home"][0], document["home"][1]),
         restored=document["restored"],
         compared=document["compared"],
+        foreign_entries=document["foreign_entries"],
         generation=document["generation"],
         directories=tuple(document["directories"]),
         links=tuple(document["links"]),

@@ -22,6 +22,8 @@ from sidecar.sync import arrivals, picture
 from sidecar.sync.adoption import adopt
 from sidecar.sync.arrivals import Arrival
 from sidecar.sync.compare import Local, RestoreStep, clashes, is_transcript, restore_step, urgency
+from sidecar.sync.journal_reader import Journal
+from sidecar.sync.overlay import overlay
 from sidecar.sync.progress import Progress, Watcher, nobody
 from sidecar.sync.results import SyncResult, Unsynced
 from sidecar.sync.transfers import Done, Job, concerns_all, run_jobs
@@ -72,12 +74,13 @@ def area_listing(workspace: Workspace) -> Listing:
 def restore(
     workspace: Workspace,
     listing: Listing,
+    journal: Journal | None = None,
     *,
     watcher: Watcher = nobody,
     stop: Callable[[], bool] = lambda: False,
     dry_run: bool = False,
 ) -> SyncResult:
-    """Bring the objects of `listing` into the home.
+    """Bring the objects of `listing` into the home, and `journal` (read before the listing) on top.
 
     The result's action is ``restored``, or ``failed`` where an error ended it early; either way
     ``not_restored`` lists what is in the area and not in the home, with the reason.
@@ -94,6 +97,7 @@ def restore(
     if not dry_run:
         _bring_all(workspace, fitting, tally, watcher, stop)
         if not tally.cut_off and (tally.error is None or not concerns_all(tally.error)):
+            _overlay(workspace, journal or Journal(), tally)
             _shape(workspace, manifest, scan)
             _finish(workspace, tally)
         workspace.ledger.save()
@@ -220,6 +224,16 @@ def _count_error(done: Done[Arrival], tally: _Tally, size: int) -> None:
         tally.error = error
     else:
         log.warning("Not restored: %s", error)
+
+
+def _overlay(workspace: Workspace, journal: Journal, tally: _Tally) -> None:
+    laid = overlay(workspace, journal, {entry.path for entry in tally.not_restored})
+    tally.files += laid.files
+    tally.bytes += laid.bytes
+    tally.not_restored += laid.not_restored
+    tally.not_restored += [Unsynced(key, "a journal entry that cannot be read") for key in journal.unread]
+    foreign = any(writer != workspace.ledger.writer for writer, _ in journal.keys)
+    workspace.ledger.set_header(replace(workspace.ledger.header, foreign_entries=foreign))
 
 
 def _shape(workspace: Workspace, manifest: Manifest, scan: Scan) -> None:

@@ -5,11 +5,11 @@ Otherwise a restore would bring back the lines that a rewind took away, or their
 
 from __future__ import annotations
 
-from sidecar.area.journal import Void
+from sidecar.area.journal import Lines, Void
 from sidecar.sync import unfold
 from sidecar.sync.bodies import Bytes, sha256
 from sidecar.sync.flush_entry import put_entry
-from sidecar.sync.journal_reader import own_lines
+from sidecar.sync.journal_reader import own_records
 from sidecar.sync.marks import Flushed
 from sidecar.sync.workspace import Workspace
 
@@ -21,7 +21,8 @@ def settle(workspace: Workspace, path: str, flushed: Flushed) -> None:
     ------
     StoreError: the lines are still in the journal.
     """
-    lines = own_lines(workspace, path, flushed.folded, flushed.sequence)
+    records = own_records(workspace, path, flushed.folded, flushed.sequence)
+    lines = [record for record in records if isinstance(record, Lines)]
     old = Bytes(unfold.missing(Bytes(b""), {workspace.ledger.writer: lines}))
     if old.size:
         workspace.keep_aside(path, old, sha256(old), max(record.mtime_ns for record in lines))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sidecar.area import metadata
 from sidecar.area.objects import Condition, IfAbsent, IfMatch, ObjectHead
-from sidecar.errors import ConditionFailed, FileChanged
+from sidecar.errors import ConditionFailed, FileChanged, ObjectMissing
 from sidecar.home.entries import FileStat
 from sidecar.home.reads import StableFile, json_problem, must_be_whole_json, open_file
 from sidecar.sync.compare import Version, Winner, winner
@@ -73,9 +73,21 @@ class _Shipment:
         if contested or (mark and not mark.etag):
             return self._contest()
         try:
+            if mark and mark.loser:
+                self._keep_loser_aside(mark)
             return self._put(IfMatch(mark.etag) if mark else IfAbsent())
         except ConditionFailed:
             return self._contest()
+
+    def _keep_loser_aside(self, mark: Mark) -> None:
+        """Rule 10: a restore preferred a journalled version over this object: aside before its CAS."""
+        try:
+            head, spool = self.workspace.spool(self.path, if_match=mark.loser)
+        except ObjectMissing as error:
+            raise ConditionFailed(f"{self.path} was deleted meanwhile") from error
+        with spool:
+            modified_ns = int(head.info.modified * 1e9)
+            self.workspace.keep_aside(self.path, spool, spool.sha256, modified_ns)
 
     def _json_problem(self) -> str:
         if not must_be_whole_json(self.path) or not self.body.in_memory:

@@ -25,7 +25,10 @@ from sidecar.sync.merge import Readable
 
 @dataclass(slots=True)
 class Workspace:
-    """``live``: an agent may be at work in the home: transcripts are appended to, never replaced."""
+    """``live``: an agent may be at work in the home: transcripts are appended to, never replaced.
+
+    ``seen_folded``: the keys of other writers' journal entries that one checkpoint found in the objects.
+    """
 
     settings: Settings
     keys: AreaKeys
@@ -35,6 +38,7 @@ class Workspace:
     ledger: Ledger
     live: bool = True
     spool_directory: Path = Path()
+    seen_folded: set[str] = field(default_factory=set)
     _named: set[tuple[str, str]] = field(default_factory=set)
     _announcement: Callable[[], None] | None = None
 

@@ -1,0 +1,365 @@
+"""One connected user: the first sync, the watch, flushes and checkpoints of one home, one after another.
+
+A checkpoint and a flush may run side by side (rule 18); a restore runs alone. The home is the only queue:
+while the bucket is away nothing waits in memory but the names of what changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from sidecar.area.store import Store
+from sidecar.errors import SidecarError
+from sidecar.home.watch import Watch
+from sidecar.logs import log
+from sidecar.settings import Settings
+from sidecar.sync.flusher import Changes, Flusher
+from sidecar.sync.initial import backup_failed, backup_home, failed, initial_sync, restore_area
+from sidecar.sync.pace import Pace
+from sidecar.sync.results import BackupResult, SyncResult
+from sidecar.sync.threads import in_thread
+from sidecar.sync.workspace import Workspace
+
+T = TypeVar("T")
+
+# A flush that fails is said once, and then once an hour: an outage of a night is ten lines, not ten thousand.
+SAY_AGAIN_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Observers:
+    """Whoever counts: called on the event loop after each operation."""
+
+    synced: Callable[[SyncResult], None] = lambda result: None
+    flushed: Callable[[BackupResult], None] = lambda result: None
+    checkpointed: Callable[[BackupResult], None] = lambda result: None
+    fell_back: Callable[[str], None] = lambda reason: None
+
+
+@dataclass(slots=True)
+class State:
+    """What is known of the user's sync; times are seconds since the epoch, 0 means never."""
+
+    synced: SyncResult | None = None
+    last_sync: SyncResult | None = None
+    last_backup: BackupResult | None = None
+    last_flush: BackupResult | None = None
+    durable_at: float = 0.0
+    unsynced_since: float = 0.0
+    unsynced_bytes: int = 0
+    unsynced_files: int = 0
+    backups: int = 0
+    flushes: int = 0
+    failures: int = 0
+
+
+class ConnectedUser:
+    """The operations on one user's home; coroutines, to be called on one event loop."""
+
+    def __init__(
+        self,
+        user_id: str,
+        settings: Settings,
+        connected: Callable[[str], Awaitable[Store]],
+        observers: Observers,
+        checkpoint_wanted: Callable[[], None],
+    ) -> None:
+        self.user_id = user_id
+        self.state = State()
+        self.syncing: asyncio.Task[SyncResult] | None = None
+        self.flush_task: asyncio.Task[None] | None = None
+        self.draining = False
+        self._settings = settings
+        self._connected = connected
+        self._observers = observers
+        self._checkpoint_wanted = checkpoint_wanted
+        self._workspace: Workspace | None = None
+        self._flusher: Flusher | None = None
+        self._watch: Watch | None = None
+        self._lock = asyncio.Lock()
+        self._flush_lock = asyncio.Lock()
+        self._dirty = asyncio.Event()
+        self._look_everywhere = False
+        self._pace = Pace()
+        self._said_at = 0.0
+        self._busy: dict[str, float] = {}
+
+    # -- the first sync and restores
+
+    async def first_sync(self) -> SyncResult:
+        """The initial sync; after a success the watch is armed and flushes begin."""
+        try:
+            result = await self._alone(initial_sync, "initial-sync")
+        except SidecarError as error:
+            result = failed(self.user_id, error)
+            log.error("Initial sync failed for user %s: %s", self.user_id, error)
+        self.state.last_sync = result
+        self._observers.synced(result)
+        if result.synced:
+            self.state.synced = SyncResult(self.user_id, synced=True, action="already_synced")
+            if result.action != "restored":
+                self.state.durable_at = time.time()
+            await self._begin_flushing()
+        return result
+
+    async def restore(self) -> SyncResult:
+        """Bring what the home lacks of the area, now."""
+        try:
+            result = await self._alone(restore_area, "restore")
+        except SidecarError as error:
+            result = failed(self.user_id, error)
+        self.state.last_sync = result
+        self._observers.synced(result)
+        return result
+
+    async def _alone(self, operation: Callable[[Workspace], T], name: str) -> T:
+        async with self._lock, self._flush_lock:
+            return await self._run(operation, name)
+
+    async def _run(self, operation: Callable[[Workspace], T], name: str) -> T:
+        self._busy[name] = time.monotonic()
+        try:
+            store = await self._connected(self.user_id)
+
+            def work() -> T:
+                if self._workspace is None:
+                    self._workspace = Workspace.open(self._settings, store, self.user_id, live=True)
+                return operation(self._workspace)
+
+            return await in_thread(work, name)
+        finally:
+            self._busy.pop(name, None)
+
+    def busy_since(self) -> float:
+        """When the longest operation under way began (``time.monotonic()`` seconds); 0 if none is."""
+        return min(self._busy.values(), default=0.0)
+
+    # -- checkpoints
+
+    async def back_up(
+        self, before: Callable[[], None] = lambda: None, stop: Callable[[], bool] = lambda: False
+    ) -> BackupResult:
+        """A checkpoint."""
+        begun_at = time.time()
+        try:
+            async with self._lock:
+                result = await self._run(lambda w: backup_home(w, before=before, stop=stop), "checkpoint")
+        except SidecarError as error:
+            result = backup_failed(self.user_id, error)
+        self.state.last_backup = result
+        self.state.backups += 1
+        self._observers.checkpointed(result)
+        self._note(result, begun_at)
+        if result.error:
+            log.warning("Backup failed for user %s: %s", self.user_id, result.error)
+        return result
+
+    # -- flushes
+
+    @property
+    def flushes_by_itself(self) -> bool:
+        """Whether changes go to the journal within seconds; otherwise the interval does the work."""
+        return self._settings.sync_delay_seconds is not None and (
+            self._flusher is None or self._flusher.enabled
+        )
+
+    async def _begin_flushing(self) -> None:
+        if self._settings.sync_delay_seconds is None or self._workspace is None:
+            return
+        if self.flush_task is None:
+            workspace, loop = self._workspace, asyncio.get_running_loop()
+            self._flusher = Flusher(workspace)
+
+            def on_change() -> None:
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(self._dirty.set)
+
+            self._watch = await in_thread(
+                lambda: Watch.start(workspace.home, workspace.rules, on_change), "arm-watch"
+            )
+            if self._watch.fallback:
+                self._observers.fell_back(self._watch.fallback)
+            self.flush_task = asyncio.create_task(self._flush_loop(), name="flush-loop")
+        self.changed()
+
+    def changed(self) -> None:
+        """Something was written, nobody knows where: the next flush looks at everything."""
+        self._look_everywhere = True
+        self._dirty.set()
+
+    async def _flush_loop(self) -> None:
+        """Flush after the delay, counted from the first unflushed byte."""
+        while True:
+            await self._dirty.wait()
+            if not self.state.unsynced_since:
+                self.state.unsynced_since = time.time()
+            await self._delay()
+            self._dirty.clear()
+            result = await self.flush_changes()
+            if not result.durable:
+                self._dirty.set()
+
+    async def _delay(self) -> None:
+        delay = 0.0 if self.draining else self._settings.sync_delay_seconds or 0.0
+        seconds = self._pace.seconds(max(delay, 0.02), random.random())  # noqa: S311
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not (self.draining and self._pace.factor <= 1.0):
+            await asyncio.sleep(min(0.05, max(0.0, end - time.monotonic())))
+
+    async def flush_changes(self) -> BackupResult:
+        """Make durable what the watch saw since the last flush."""
+        changes: Changes | None = None
+        if self._watch and not self._look_everywhere:
+            changes = self._watch.take()
+        return await self._flush(changes)
+
+    async def flush(self) -> BackupResult:
+        """Make durable all that was written before this call: every file is looked at."""
+        if not self.flushes_by_itself or self._flusher is None:
+            return await self.back_up()
+        return await self._flush(None)
+
+    async def _flush(self, changes: Changes | None) -> BackupResult:
+        flusher = self._flusher
+        if flusher is None or not flusher.enabled:
+            return await self.back_up()
+        async with self._flush_lock:
+            begun_at = time.time()
+            self._look_everywhere = False
+            try:
+                result = await self._run(lambda _: flusher.flush(changes), "flush")
+            except SidecarError as error:
+                result = backup_failed(self.user_id, error)
+                self._look_everywhere = True
+        self.state.last_flush = result
+        self.state.flushes += 1
+        self._observers.flushed(result)
+        self._note(result, begun_at)
+        self._pace = self._pace.relaxed() if result.durable else self._pace.stretched()
+        if flusher.is_long:
+            self._checkpoint_wanted()
+        return result
+
+    def _note(self, result: BackupResult, begun_at: float) -> None:
+        """Keep the books of what is durable, and say what is not."""
+        state = self.state
+        state.unsynced_bytes, state.unsynced_files = result.unsynced_bytes, len(result.pending)
+        if result.durable:
+            if self._said_at:
+                log.info("The bucket is back: everything of user %s is durable again", self.user_id)
+            self._said_at = 0.0
+            state.durable_at = max(state.durable_at, begun_at)
+            if not self._dirty.is_set():
+                state.unsynced_since = 0.0
+            return
+        state.failures += 1
+        state.unsynced_since = state.unsynced_since or begun_at
+        if time.monotonic() - self._said_at > SAY_AGAIN_SECONDS or not self._said_at:
+            self._said_at = time.monotonic()
+            log.warning(
+                "%d bytes of user %s are not durable since %d s: %s",
+                result.unsynced_bytes,
+                self.user_id,
+                time.time() - state.unsynced_since,
+                result.error or (result.pending[0].reason if result.pending else "for no known reason"),
+            )
+
+    # -- the end
+
+    async def last_backup(self, deadline: float) -> BackupResult:
+        """A flush first, everything durable; then a checkpoint while there is time; then the end mark.
+
+        `deadline`: ``time.monotonic()`` seconds. What a failed flush left is tried again until then.
+        """
+        if self.flush_task:
+            self.flush_task.cancel()
+        result = await self._flush_until(deadline)
+        if time.monotonic() >= deadline:
+            return result
+        checkpoint = await self.back_up(stop=lambda: time.monotonic() >= deadline)
+        if not result.durable or checkpoint.durable:
+            result = checkpoint
+        if self._flusher and self._flusher.enabled and result.durable:
+            await self._say_ended(self._flusher)
+        return result
+
+    async def _flush_until(self, deadline: float) -> BackupResult:
+        if not self.flushes_by_itself or self._flusher is None:
+            return BackupResult(self.user_id, durable=False)
+        pause = 0.1
+        while True:
+            result = await self._flush(None)
+            if result.durable or time.monotonic() + pause >= deadline:
+                return result
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    async def _say_ended(self, flusher: Flusher) -> None:
+        try:
+            await self._run(lambda _: flusher.say_ended(), "end-mark")
+        except SidecarError as error:
+            log.warning("The end mark was not written; the next pod waits a moment for this one: %s", error)
+
+    def in_a_hurry(self, outage_seconds: float) -> None:
+        """Requests give up after this much: the end is near."""
+        if self._workspace:
+            self._workspace.store = self._workspace.store.within(max(0.5, outage_seconds))
+
+    async def close(self) -> None:
+        """End the flush loop and the watch, give the ledger back."""
+        if self.flush_task:
+            self.flush_task.cancel()
+            await asyncio.gather(self.flush_task, return_exceptions=True)
+        if self._watch:
+            await in_thread(self._watch.stop, "stop-watch")
+        if self._workspace and not self._busy:
+            self._workspace.close()
+            self._workspace = None
+
+    # -- what is known
+
+    def stats(self) -> dict[str, Any]:
+        """For ``get_stats``."""
+        state, workspace = self.state, self._workspace
+        entries = workspace.ledger.entries().values() if workspace else ()
+        known: dict[str, Any] = {
+            "synced": state.synced is not None,
+            "unsynced_bytes": state.unsynced_bytes,
+            "unsynced_files": state.unsynced_files,
+            "oldest_unsynced_at": state.unsynced_since or None,
+            "last_durable_time": state.durable_at or None,
+            "not_restored_files": workspace.ledger.header.not_restored if workspace else 0,
+            "journal_entries": len(entries),
+            "journal_bytes": sum(entry.size for entry in entries),
+            "backups": state.backups,
+            "flushes": state.flushes,
+            "failures": state.failures,
+            "watch_fallback": self._watch.fallback if self._watch else None,
+            "last_sync": _short(state.last_sync),
+            "last_backup": _short(state.last_backup),
+            "last_flush": _short(state.last_flush),
+        }
+        return known
+
+    @property
+    def watching(self) -> bool:
+        """Whether changes are seen as they happen."""
+        return self._watch is not None and not self._watch.fallback
+
+
+def _short(result: SyncResult | BackupResult | None) -> dict[str, Any] | None:
+    """`result` without its long lists: a few of each are enough for a person."""
+    if isinstance(result, BackupResult):
+        return replace(
+            result, pending=result.pending[:20], refused=result.refused[:20], conflicts=result.conflicts[:20]
+        ).as_dict()
+    if isinstance(result, SyncResult):
+        refused, skipped = result.refused[:20], result.skipped[:20]
+        result = replace(result, not_restored=result.not_restored[:20], skipped=skipped, refused=refused)
+        return result.as_dict()
+    return None

@@ -1,0 +1,206 @@
+"""Removing journal entries that the objects provably contain (rule 13).
+
+Own entries: every path of the entry was found folded by a checkpoint, a second checkpoint finds the same, and
+the objects are still the versions that the marks know. Foreign entries, of writers that ended or died: every
+line stands in a local prefix that the object contains, every whole file is in its object or under
+``conflicts/``; also found twice. One writer's entries go oldest first, and stop at the first that must stay.
+
+Known limit: an outside writer who puts back a stale object without a condition at the very moment of a
+removal, in a bucket without versions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from sidecar.area import journal as journal_format
+from sidecar.area.journal import Entry, Lines, Void, Whole
+from sidecar.area.objects import ObjectInfo
+from sidecar.errors import FileChanged, HomeError, ObjectMissing
+from sidecar.home.reads import open_file
+from sidecar.sync import journal_reader, merge, orphans, unfold
+from sidecar.sync.bodies import Bytes, sha256
+from sidecar.sync.journal_reader import Journal
+from sidecar.sync.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """``removed``: entries that are gone; ``left`` and ``left_bytes``: entries that are still there."""
+
+    removed: int = 0
+    left: int = 0
+    left_bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Proofs:
+    """What is found out once a fold: which objects are the versions that the marks know, and their lines."""
+
+    workspace: Workspace
+    _versions: dict[str, bool] = field(default_factory=dict)
+    _lines: dict[str, Counter[bytes]] = field(default_factory=dict)
+
+    def version_holds(self, path: str) -> bool:
+        """Whether the object of `path` still is the version that mark (a) names."""
+        if path not in self._versions:
+            mark, head = self.workspace.ledger.mark(path), self.workspace.head(path)
+            self._versions[path] = bool(mark and mark.etag and head and head.info.etag == mark.etag)
+        return self._versions[path]
+
+    def lines(self, path: str) -> Counter[bytes]:
+        """How often each line stands in the object: by the local prefix in it, else read from it."""
+        if path not in self._lines:
+            known = _prefix_lines(self.workspace, path) if self.version_holds(path) else None
+            self._lines[path] = _object_lines(self.workspace, path) if known is None else known
+        return self._lines[path]
+
+    def forget(self, path: str) -> None:
+        """The object of `path` was written just now."""
+        self._lines.pop(path, None)
+        self._versions.pop(path, None)
+
+
+def fold(workspace: Workspace) -> Folded:
+    """Remove what can be removed of this writer's entries and of those of writers that are gone.
+
+    Raises
+    ------
+    StoreError: what is left is found by the next checkpoint.
+    """
+    proofs = _Proofs(workspace)
+    removed = _fold_own(workspace, proofs)
+    if workspace.ledger.header.foreign_entries:
+        removed += _fold_foreign(workspace, proofs)
+    left = workspace.ledger.entries().values()
+    return Folded(removed, len(left), sum(entry.size for entry in left))
+
+
+# -- own entries
+
+
+def _fold_own(workspace: Workspace, proofs: _Proofs) -> int:
+    removed, ledger = 0, workspace.ledger
+    for sequence, entry in ledger.entries().items():
+        if not all(_is_settled(workspace, path, sequence) for path in entry.paths):
+            break
+        if not entry.folded:
+            ledger.set_folded(sequence, True)
+            continue
+        if not all(_holds(workspace, proofs, path) for path in entry.paths):
+            ledger.set_folded(sequence, False)
+            break
+        key = workspace.keys.journal + journal_format.name(ledger.writer, sequence)
+        workspace.store.delete(key, if_match=None)
+        ledger.entry_removed(sequence)
+        removed += 1
+    return removed
+
+
+def _is_settled(workspace: Workspace, path: str, sequence: int) -> bool:
+    flushed = workspace.ledger.flushed(path)
+    if flushed is not None and flushed.folded >= sequence:
+        return True
+    if flushed is None or workspace.is_there(path):
+        return False
+    writer = workspace.ledger.writer
+    records = journal_reader.own_records(workspace, path, flushed.folded, flushed.sequence)
+    lines, wholes = [r for r in records if isinstance(r, Lines)], [r for r in records if isinstance(r, Whole)]
+    settled = orphans.settle_lines(workspace, path, {writer: lines}) if lines else True
+    settled = settled and (orphans.settle_whole(workspace, wholes[-1]) if wholes else True)
+    if settled:
+        workspace.ledger.fold(path, flushed, flushed)
+    return settled
+
+
+def _holds(workspace: Workspace, proofs: _Proofs, path: str) -> bool:
+    mark = workspace.ledger.mark(path)
+    if not workspace.is_there(path) or (mark and mark.settled):
+        return True  # in its object by `orphans`, or under conflicts/ because it lost
+    return proofs.version_holds(path)
+
+
+# -- entries of others
+
+
+def _fold_foreign(workspace: Workspace, proofs: _Proofs) -> int:
+    read = journal_reader.read_journal(workspace)
+    alive = read.alive(time.time(), workspace.ledger.writer)
+    by_writer: dict[str, list[Entry]] = {}
+    for entry in sorted(read.entries, key=lambda one: one.sequence):
+        if entry.writer != workspace.ledger.writer and entry.writer not in alive:
+            by_writer.setdefault(entry.writer, []).append(entry)
+    removed = 0
+    unread = {
+        (journal_format.parsed(key[len(workspace.keys.journal) :]) or ("", 0))[0] for key in read.unread
+    }
+    for writer, entries in by_writer.items():
+        if writer not in unread:
+            removed += _fold_writer(workspace, proofs, read, entries)
+    others = sum(1 for writer, _ in read.keys if writer != workspace.ledger.writer)
+    if others == removed:
+        workspace.ledger.set_header(replace(workspace.ledger.header, foreign_entries=False))
+    return removed
+
+
+def _fold_writer(workspace: Workspace, proofs: _Proofs, read: Journal, entries: list[Entry]) -> int:
+    removed = 0
+    for number, entry in enumerate(entries):
+        later = entries[number + 1 :]
+        if not all(_is_contained(workspace, proofs, record, later) for record in entry.records):
+            break
+        info: ObjectInfo = read.keys[entry.writer, entry.sequence]
+        if info.key not in workspace.seen_folded:
+            workspace.seen_folded.add(info.key)
+            continue
+        workspace.store.delete(info.key, if_match=None)
+        workspace.seen_folded.discard(info.key)
+        removed += 1
+    return removed
+
+
+def _is_contained(
+    workspace: Workspace, proofs: _Proofs, record: Lines | Whole | Void, later: list[Entry]
+) -> bool:
+    if isinstance(record, Void):
+        return True
+    if isinstance(record, Lines):
+        if unfold.contained(record, proofs.lines(record.path)):
+            return True
+        if workspace.is_there(record.path) and not workspace.refusal(record.path):
+            return False  # the next checkpoint ships what the restore brought
+        proofs.forget(record.path)
+        orphans.settle_lines(workspace, record.path, {"": [record]})
+        return unfold.contained(record, proofs.lines(record.path))
+    if any(isinstance(r, Whole) and r.path == record.path for entry in later for r in entry.records):
+        return True
+    mark = workspace.ledger.mark(record.path)
+    if mark and mark.digest == record.sha256 and proofs.version_holds(record.path):
+        return True
+    workspace.keep_aside(record.path, Bytes(record.data), record.sha256, record.mtime_ns)
+    return True
+
+
+def _prefix_lines(workspace: Workspace, path: str) -> Counter[bytes] | None:
+    """The lines of the local prefix that mark (b) names; None where the file no longer begins with it."""
+    mark = workspace.ledger.mark(path)
+    if mark is None or not mark.etag:
+        return None
+    try:
+        with open_file(workspace.home, path) as file:
+            if mark.local_size > file.size or sha256(file, mark.local_size) != mark.local_digest:
+                return None
+            return Counter(identity for _, _, identity in merge.lines(file, 0, mark.local_size))
+    except (HomeError, FileChanged):
+        return None
+
+
+def _object_lines(workspace: Workspace, path: str) -> Counter[bytes]:
+    try:
+        _, spool = workspace.spool(path)
+    except ObjectMissing:
+        return Counter()
+    with spool:
+        return Counter(identity for _, _, identity in merge.lines(spool, 0, spool.size))

@@ -1,0 +1,142 @@
+"""The journal on top: what every writer flushed and no checkpoint folded yet, laid over the restored objects.
+
+The marks stay those of the objects as they were read (rule 6): what the journal added makes the local file
+"changed", so the next checkpoint folds it in, whoever wrote it. The flush mark starts at the restored length,
+so that nothing foreign is flushed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sidecar.area import metadata
+from sidecar.area.journal import Lines, Whole
+from sidecar.errors import FileChanged
+from sidecar.home.entries import FileStat
+from sidecar.home.reads import json_problem, must_be_whole_json, open_file
+from sidecar.home.writes import append, open_writer
+from sidecar.sync import unfold
+from sidecar.sync.bodies import Bytes, sha256
+from sidecar.sync.compare import Version
+from sidecar.sync.journal_reader import Journal
+from sidecar.sync.marks import Flushed, Mark
+from sidecar.sync.results import Unsynced
+from sidecar.sync.unfold import Placed
+from sidecar.sync.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Overlaid:
+    """``files`` and ``bytes`` that the journal added to the home, and what could not be laid on."""
+
+    files: int = 0
+    bytes: int = 0
+    not_restored: tuple[Unsynced, ...] = ()
+
+
+def overlay(workspace: Workspace, journal: Journal, blocked: Collection[str] = ()) -> Overlaid:
+    """Lay the entries of `journal` over the home.
+
+    `blocked`: paths whose object did not come: their journal alone would be a truncated file.
+
+    Raises
+    ------
+    HomeError, LedgerError, StoreError: the overlay ended there; the next restore finishes it.
+    """
+    files = size = 0
+    problems: list[Unsynced] = []
+    for path, placed in sorted(unfold.by_path(journal.entries).items()):
+        reason = "its object did not come" if path in blocked else workspace.refusal(path)
+        if reason:
+            problems.append(Unsynced(path, reason))
+            continue
+        try:
+            added = _lay(workspace, path, placed)
+        except FileChanged as error:
+            problems.append(Unsynced(path, error.message))
+            continue
+        files += added > 0
+        size += added
+    return Overlaid(files, size, tuple(problems))
+
+
+def _lay(workspace: Workspace, path: str, placed: Placed) -> int:
+    if placed.lines:
+        return _lay_lines(workspace, path, placed.lines)
+    return _lay_whole(workspace, path, placed.wholes) if placed.wholes else 0
+
+
+# -- transcripts
+
+
+def _lay_lines(workspace: Workspace, path: str, writers: Mapping[str, Sequence[Lines]]) -> int:
+    last = max((record for records in writers.values() for record in records), key=lambda r: r.mtime_ns)
+    if not workspace.is_there(path):
+        if workspace.ledger.mark(path):
+            return 0  # deleted here: it stays deleted, the bucket keeps it
+        data = unfold.missing(Bytes(b""), writers)
+        with open_writer(workspace.home, path) as writer:
+            writer.write(data)
+            stat = writer.commit(mtime_ns=last.mtime_ns, mode=last.mode, replacing=None)
+    else:
+        with open_file(workspace.home, path) as file:
+            data = unfold.missing(file, writers)
+            size, stat = file.size, file.stat
+        if data:
+            mtime_ns = None if workspace.live else max(last.mtime_ns, stat.mtime_ns)
+            stat = append(workspace.home, path, data, expected_size=size, mtime_ns=mtime_ns)
+    if data:
+        _start_flushing_here(workspace, path)
+    return len(data)
+
+
+def _start_flushing_here(workspace: Workspace, path: str) -> None:
+    """What stands in the file now is in the bucket already, whoever wrote it."""
+    with open_file(workspace.home, path) as file:
+        end = file.last_newline()
+        after = Flushed(end, sha256(file, end), 0, None)
+    before = workspace.ledger.flushed(path)
+    workspace.ledger.fold(path, before, after)
+
+
+# -- whole files
+
+
+def _lay_whole(workspace: Workspace, path: str, writers: Mapping[str, Sequence[Whole]]) -> int:
+    mark, here = workspace.ledger.mark(path), workspace.is_there(path)
+    if mark and not here:
+        return 0
+    chosen = unfold.choose(_object_version(workspace, path, mark), writers, workspace.now_ns())
+    whole = chosen.whole
+    if whole is None or (must_be_whole_json(path) and json_problem(whole.data)):
+        return 0
+    replacing: FileStat | None = None
+    if here:
+        with open_file(workspace.home, path) as file:
+            replacing = file.stat
+            if sha256(file) == whole.sha256:
+                return 0
+            if mark is None or sha256(file) != mark.digest:
+                return 0  # changed here: the checkpoint decides
+    with open_writer(workspace.home, path) as writer:
+        writer.write(whole.data)
+        stat = writer.commit(mtime_ns=whole.mtime_ns, mode=whole.mode, replacing=replacing)
+    if mark:
+        loser = "" if chosen.descends else mark.etag
+        workspace.ledger.record(path, replace(mark, stat=None, loser=loser))
+    after = Flushed(len(whole.data), whole.sha256, 0, stat)
+    workspace.ledger.fold(path, workspace.ledger.flushed(path), after)
+    return len(whole.data)
+
+
+def _object_version(workspace: Workspace, path: str, mark: Mark | None) -> Version | None:
+    """The object as it was restored, with what its metadata says of its base."""
+    if mark is None or not mark.etag:
+        return None
+    head = workspace.head(path)
+    if head is None:
+        return None
+    described = metadata.read(head.metadata)
+    mtime_ns = described.mtime_ns if described.mtime_ns is not None else int(head.info.modified * 1e9)
+    return Version(mark.digest, mtime_ns, described.base)

@@ -1,0 +1,30 @@
+"""How fast to go on: a store that throttles or is away stretches the delay, success relaxes it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+MOST = 64.0
+_STRETCH = 2.0
+_RELAX = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """``factor``: by how much each delay is longer than it would be; 1 while all goes well."""
+
+    factor: float = 1.0
+
+    def stretched(self) -> Pace:
+        """After a throttled or failed attempt."""
+        return replace(self, factor=min(MOST, self.factor * _STRETCH))
+
+    def relaxed(self) -> Pace:
+        """After a success."""
+        return replace(self, factor=max(1.0, self.factor * _RELAX))
+
+    def seconds(self, delay_seconds: float, chance: float) -> float:
+        """The next delay. `chance`, uniform in 0 to 1, spreads a fleet that waits for the same store."""
+        if self.factor <= 1.0:
+            return delay_seconds
+        return delay_seconds * self.factor * (0.5 + chance)
