@@ -8,36 +8,40 @@ Imported libraries cost a start 35 ms, so pathspec is loaded only where there is
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from sidecar.errors import SettingsError
 from sidecar.home.catalogue import SECRET_DIRECTORIES, is_credentials
 
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
-
 _WILDCARDS = frozenset("*?[\\")
+# What pathspec makes of "*/" and "**/": any slash, so it cannot tell a directory from what lies in it.
+_ANY_DIRECTORY = "(?P<ps_d>/)"
+
+
+class _Lines:
+    """Lines of which the last that matches decides. A path is matched by itself, never through a directory
+    above it: as with git, what a directory gets holds for all below (`rules`)."""
+
+    def __init__(self, patterns: tuple[str, ...], variable: str) -> None:
+        compiled = [_compiled(pattern, variable) for pattern in patterns]
+        self._lines = list(zip(patterns, compiled, strict=True))[::-1]
+
+    def matching(self, path: str, is_directory: bool) -> str:
+        """The line that matches `path`; empty if none does, or if the last one begins with ``!``."""
+        for pattern, compiled in self._lines:
+            if _matches_itself(pattern, compiled, path, is_directory):
+                return "" if pattern.startswith("!") else pattern
+        return ""
 
 
 class Exclusions:
     """What a user leaves out."""
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
-        self._patterns = patterns
-        self._files = _compiled(patterns, "CLAUDE_SIDECAR_EXCLUDE")
-        self._directory_patterns = patterns
-        self._directories = self._files
-        if any(pattern.startswith("!") for pattern in patterns):
-            # "x/**" means what is in x, not x: a later "!x/y" must still be reached.
-            self._directory_patterns = tuple(p for p in patterns if not p.endswith("/**"))
-            self._directories = _compiled(self._directory_patterns, "CLAUDE_SIDECAR_EXCLUDE")
+        self._lines = _Lines(patterns, "CLAUDE_SIDECAR_EXCLUDE")
 
     def matching(self, path: str, is_directory: bool) -> str:
         """The pattern that leaves `path` out; empty if none does."""
-        spec = self._directories if is_directory else self._files
-        patterns = self._directory_patterns if is_directory else self._patterns
-        found = spec.check_file(path + "/" if is_directory else path)
-        return patterns[found.index] if found.include and found.index is not None else ""
+        return self._lines.matching(path, is_directory)
 
 
 class Inclusions:
@@ -45,40 +49,47 @@ class Inclusions:
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         variable = "CLAUDE_SIDECAR_INCLUDE"
-        self._all = _compiled(patterns, variable)
-        self._secret = _compiled(tuple(p for p in patterns if _names_a_secret(p)), variable)
+        self._all = _Lines(patterns, variable)
+        self._secret = _Lines(tuple(p for p in patterns if _names_a_secret(p)), variable)
         self._leading = frozenset(lead for pattern in patterns for lead in _literal_directories(pattern))
 
     def match(self, path: str, is_directory: bool, *, secret: bool) -> bool:
         """True if a pattern takes `path` in; for a secret one only a pattern that names it literally."""
-        spec = self._secret if secret else self._all
-        return bool(spec.match_file(path + "/" if is_directory else path))
+        lines = self._secret if secret else self._all
+        return bool(lines.matching(path, is_directory))
 
     def lead_below(self, directory: str) -> bool:
         """True if a pattern names something inside `directory`."""
         return directory in self._leading
 
 
-def _compiled(patterns: tuple[str, ...], variable: str) -> GitIgnoreSpec:
-    from pathspec import GitIgnoreSpec
+def _matches_itself(pattern: str, compiled: re.Pattern[str], path: str, is_directory: bool) -> bool:
+    if compiled.pattern == _ANY_DIRECTORY:
+        return is_directory
+    if pattern.rstrip("/").endswith("/**"):  # what is inside, not the directory itself
+        return compiled.search(path) is not None and (is_directory or not pattern.endswith("/"))
+    text = path + "/" if is_directory else path
+    found = compiled.search(text)
+    if found is None:
+        return False
+    # pathspec marks the slash behind the part that matched: the last one, or that of a directory above.
+    mark = found.start("ps_d") if "ps_d" in compiled.groupindex else -1
+    return mark in (-1, len(text) - 1)
 
-    for pattern in patterns:
-        _demand_meaning(pattern, variable)
-    return GitIgnoreSpec.from_lines(patterns, backend="simple")
 
-
-def _demand_meaning(pattern: str, variable: str) -> None:
-    from pathspec import GitIgnoreSpec
+def _compiled(pattern: str, variable: str) -> re.Pattern[str]:
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
     body = pattern.removeprefix("!").removeprefix("/").removesuffix("/")
     try:
-        (compiled,) = GitIgnoreSpec.from_lines([pattern], backend="simple").patterns
+        regex = GitIgnoreSpecPattern(pattern).regex
     except (ValueError, re.error):
-        compiled = None
-    if compiled is None or compiled.include is None:
+        regex = None
+    if regex is None:
         raise _wrong(pattern, variable, "it is not a pattern in gitignore syntax")
     if any(part in ("", ".", "..") for part in body.split("/")):
         raise _wrong(pattern, variable, "an empty part, '.' or '..' matches nothing")
+    return regex
 
 
 def _wrong(pattern: str, variable: str, why: str) -> SettingsError:

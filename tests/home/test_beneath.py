@@ -100,6 +100,15 @@ def test_a_link_in_the_way_is_never_followed(tmp_path: Path, root: Path, either:
     assert not isinstance(caught.value, FileChanged)
 
 
+def test_not_even_a_link_to_another_place_in_the_home_is_followed(root: Path, either: Home) -> None:
+    put(root, "real/below/file")
+    (root / "link").symlink_to("real")
+    (root / "real/loop").symlink_to(".")
+    for path in ("link/below", "real/loop/below", "link"):
+        with pytest.raises(HomeError, match="in the way"):
+            either.directory(path)
+
+
 @pytest.mark.parametrize(
     "path", ["..", "../outside", "a/../../outside", "/etc", "a//b", "./a", "a/", "a/\0/b", "a/\ud800b"]
 )

@@ -65,6 +65,14 @@ def arena(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Arena]:
         racer.send_signal(signal.SIGKILL)
 
 
+def rounds(least: int, is_enough: Callable[[], bool]) -> Iterator[int]:
+    """At least `least` rounds, and more until the neighbour was seen at work (or the test's time is up)."""
+    turn = 0
+    while turn < least or not is_enough():
+        yield turn
+        turn += 1
+
+
 def attempt(outcomes: Counter[str], action: Callable[[], object]) -> None:
     try:
         action()
@@ -83,11 +91,9 @@ def test_no_byte_from_outside_is_ever_read(arena: Arena) -> None:
             assert b"secret" not in data
             assert file.size <= len(SAFE)
 
-    for _ in range(ROUNDS):
+    for _ in rounds(3 * ROUNDS, lambda: len(outcomes) == 2):
         for path in FILES:
             attempt(outcomes, lambda path=path: read(path))  # type: ignore[misc]
-    assert outcomes["done"] > 0
-    assert outcomes["refused"] > 0
     assert arena.outside_now() == before
 
 
@@ -96,18 +102,17 @@ def test_a_scan_never_finds_what_lies_outside(arena: Arena) -> None:
     identity = (arena.outside / "secret").stat().st_ino, (arena.outside / "den/a.jsonl").stat().st_ino
     refused: set[str] = set()
     files: set[str] = set()
-    for _ in range(ROUNDS):
+    expected = {"it is a link that leaves the home", "it is a FIFO"}
+    if IS_ROOT:
+        expected.add("it is a hard link to a file")
+    for _ in rounds(3 * ROUNDS, lambda: expected <= refused and "projects/p/a.jsonl" in files):
         found = scan(arena.home, Rules(), max_file_bytes=10_000)
         for file in found.files.values():
             assert file.size <= len(SAFE)
             assert file.inode not in identity
         assert not found.links
-        refused |= {refused.reason.partition(" of UID")[0] for refused in found.refused}
-        files |= set(found.files)
-    assert "projects/p/a.jsonl" in files
-    assert {"it is a link that leaves the home", "it is a FIFO"} <= refused
-    if IS_ROOT:
-        assert "it is a hard link to a file" in refused
+        refused.update(refusal.reason.partition(" of UID")[0] for refusal in found.refused)
+        files.update(found.files)
     assert arena.outside_now() == before
 
 
@@ -131,7 +136,7 @@ def test_nothing_is_ever_written_outside(arena: Arena) -> None:
         with open_file(home, path) as file:
             writes.remove(home, path, file.stat)
 
-    for turn in range(ROUNDS // 2):
+    for turn in rounds(ROUNDS // 5, lambda: len(outcomes) == 2):
         for path in FILES:
             attempt(outcomes, lambda path=path: write(path, expected=False))  # type: ignore[misc]
             attempt(outcomes, lambda path=path: write(path, expected=True))  # type: ignore[misc]
@@ -144,8 +149,6 @@ def test_nothing_is_ever_written_outside(arena: Arena) -> None:
         write_batch(home, [WholeFile(f"projects/p/new{turn}", b"new", 1, 0o600)])
         if turn % 20 == 0:
             writes.remove_leftovers(home)
-    assert outcomes["done"] > 0
-    assert outcomes["refused"] > 0
     assert arena.outside_now() == before
 
 

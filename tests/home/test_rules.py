@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -305,6 +307,42 @@ def test_pathspec_is_not_loaded_where_there_is_no_pattern() -> None:
     assert loaded is False
 
 
+_GIT_NAMES = st.sampled_from(lines("a b c x.log keep.log"))
+_GIT_PATTERNS = st.lists(
+    st.sampled_from(
+        lines(
+            "a/ /a *.log !keep.log a/** !a/b b/c **/c a/*/c !a/keep.log * !*/ !x.log /b/ !/b/a c **/b/** [ab]"
+            " ? a/**/ **/ b/** !b/** !c/ !a/"
+        )
+    ),
+    min_size=1,
+    max_size=4,
+).map(tuple)
+
+
+def trees(names: st.SearchStrategy[str]) -> st.SearchStrategy[set[str]]:
+    """Paths of files, none of which is another's directory."""
+    paths = st.sets(st.lists(names, min_size=1, max_size=4).map("/".join), max_size=12)
+    return paths.map(lambda found: {p for p in found if not any(o.startswith(p + "/") for o in found)})
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is the reference")
+@given(trees(_GIT_NAMES), _GIT_PATTERNS)
+@settings(max_examples=60, deadline=None)
+def test_git_itself_ignores_the_same_files(
+    tmp_path_factory: pytest.TempPathFactory, paths: set[str], exclude: tuple[str, ...]
+) -> None:
+    root, git = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("git")
+    for path in paths:
+        put(root, path)
+    (git / "patterns").write_text("\n".join(exclude) + "\n")
+    here = ["git", f"--git-dir={git}/repository", f"--work-tree={root}"]
+    subprocess.run([*here, "init", "-q"], check=True)
+    command = [*here, "ls-files", "-o", f"--exclude-from={git}/patterns"]
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert scanned(root, Rules(exclude=exclude)) == set(listed.stdout.splitlines())
+
+
 _NAMES = st.sampled_from(
     lines(
         "projects debug sessions uploads skills a uv.lock .lock x.json.lock a.tmp b.json.tmp.7 node_modules"
@@ -322,7 +360,7 @@ _PATTERNS = st.lists(
 ).map(tuple)
 
 
-@given(st.sets(st.lists(_NAMES, min_size=1, max_size=4).map("/".join), max_size=12), _PATTERNS, _PATTERNS)
+@given(trees(_NAMES), _PATTERNS, _PATTERNS)
 @settings(max_examples=120, deadline=None)
 def test_a_scan_and_a_key_get_the_same_answer(
     tmp_path_factory: pytest.TempPathFactory,
@@ -331,8 +369,7 @@ def test_a_scan_and_a_key_get_the_same_answer(
     exclude: tuple[str, ...],
 ) -> None:
     root = tmp_path_factory.mktemp("home")
-    files = {path for path in paths if not any(other.startswith(path + "/") for other in paths)}
-    for path in files:
+    for path in paths:
         put(root, path)
     rules = Rules(include=include, exclude=exclude)
-    assert scanned(root, rules) == {path for path in files if Rules(include, exclude).takes(path)}
+    assert scanned(root, rules) == {path for path in paths if Rules(include, exclude).takes(path)}

@@ -115,19 +115,32 @@ def test_names_that_are_only_odd_are_taken(root: Path, home: Home, name: str) ->
     assert found.refused == ()
 
 
-def test_a_path_too_long_for_a_key_is_refused_and_a_deeper_one_never_reached(root: Path, home: Home) -> None:
+def nest(root: Path, name: str, levels: int) -> None:
+    """Directories in directories, deeper than their path could be written."""
     fd = os.open(root, os.O_RDONLY)
-    for _ in range(3000):  # 6,000 bytes: deeper than a path can be written
-        os.mkdir("d", dir_fd=fd)
-        below = os.open("d", os.O_RDONLY, dir_fd=fd)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=fd)
+        below = os.open(name, os.O_RDONLY, dir_fd=fd)
         os.close(fd)
         fd = below
     os.close(fd)
+
+
+def test_a_path_too_long_for_a_key_is_refused_and_a_deeper_one_never_reached(root: Path, home: Home) -> None:
+    nest(root, "d", 530)
     found = scanned(home)
     assert max(map(len, found.directories)) == 1023
     assert reasons(found) == {"d/" * 512 + "d": "a key longer than 1024 bytes"}
     found = scanned(home, key_prefix_bytes=1000)
     assert max(map(len, found.directories)) == 23
+
+
+def test_a_tree_deeper_than_any_path_does_not_stop_a_scan(root: Path, home: Home) -> None:
+    put(root, "projects/a.jsonl")
+    nest(root, "d" * 250, 40)  # 10,000 bytes; PATH_MAX is 4,096
+    found = scanned(home)
+    assert set(found.files) == {"projects/a.jsonl"}
+    assert [len(path) for path in reasons(found)] == [5 * 251 - 1]
 
 
 def test_a_prefix_counts_in_bytes_not_in_characters(root: Path, home: Home) -> None:
