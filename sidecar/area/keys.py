@@ -5,6 +5,7 @@
                                            /journal/<writer>/<sequence>.zst
                                            /packs/<digest>.tar.zst
                                            /conflicts/<UTC>/<writer>/<relative path>.<digest8>
+                                           /forgotten
 
 The layout is read and written by other tools; it never changes.
 """
@@ -61,6 +62,11 @@ class AreaKeys:
     @property
     def conflicts(self) -> str:
         return f"{self.own}conflicts/"
+
+    @property
+    def tombstone(self) -> str:
+        """What `forget` leaves: the one key of a forgotten area."""
+        return f"{self.own}forgotten"
 
     def object(self, path: str) -> str:
         """The key of the file at `path` (relative to the home, ``/`` between its parts)."""

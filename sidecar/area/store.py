@@ -180,5 +180,11 @@ class Store:
         self._connection.guarded = honours_conditions(self._connection, key_prefix, self._patience())
         return self._connection.guarded
 
+    def probe_conditional_delete(self, key_prefix: str) -> bool:
+        """Find out in the same way whether a DELETE can be held to one version."""
+        from sidecar.area.delete_probe import honours_conditional_delete
+
+        return honours_conditional_delete(self._connection, key_prefix, self._patience())
+
     def _patience(self) -> Patience:
         return Patience(self._outage_seconds)

@@ -19,9 +19,10 @@ from sidecar.home.entries import FileStat, Refused, Scan
 from sidecar.home.scan import scan as scan_home
 from sidecar.logs import log
 from sidecar.names import path_problem
-from sidecar.sync import picture, transcripts, whole_files
+from sidecar.sync import deletions, picture, tombstones, transcripts, whole_files
 from sidecar.sync.adoption import adopt
 from sidecar.sync.compare import is_transcript
+from sidecar.sync.deletions import Mirrored
 from sidecar.sync.progress import Progress, Watcher, nobody
 from sidecar.sync.results import BackupResult, Unsynced
 from sidecar.sync.shipped import Shipped
@@ -45,6 +46,7 @@ class _Tally:
     pending: list[Unsynced] = field(default_factory=list)
     refused: list[Unsynced] = field(default_factory=list)
     error: SidecarError | None = None
+    mirrored: Mirrored = deletions.NOTHING
 
     @property
     def halted(self) -> bool:
@@ -71,7 +73,7 @@ def checkpoint(
 
     Raises
     ------
-    HomeError: the home cannot be read at all.
+    HomeError: the home cannot be read at all. UserForgotten: the area was erased after this ledger was made.
     """
     begun = time.monotonic()
     scan = scan_home(workspace.home, workspace.rules, max_file_bytes=workspace.max_file_bytes)
@@ -80,9 +82,14 @@ def checkpoint(
     dirty, refused = _eligible(workspace, scan)
     if dry_run:
         return _planned(workspace, dirty, refused, begun)
+    deleted = deletions.candidates(workspace, scan)
+    if dirty or deleted or picture.shape_changed(workspace, scan):
+        tombstones.demand(workspace)
     tally = _Tally(refused=refused)
     _ship_all(workspace, dirty, _contested(workspace, dirty, listing), tally, watcher, stop)
-    if (tally.noted or picture.shape_changed(workspace, scan)) and not tally.halted:
+    if not (tally.pending or tally.error or stop()):
+        tally.mirrored = deletions.carry_out(workspace, deleted)
+    if (tally.noted or tally.mirrored.gone or picture.shape_changed(workspace, scan)) and not tally.halted:
         _commit_picture(workspace, scan, tally)
     elif tally.noted:
         workspace.ledger.save()
@@ -200,7 +207,8 @@ def _count_error(done: Done[Shipped], tally: _Tally, size: int) -> None:
 
 def _commit_picture(workspace: Workspace, scan: Scan, tally: _Tally) -> None:
     try:
-        picture.commit(workspace, scan)
+        if picture.commit(workspace, scan, tally.mirrored.gone):
+            deletions.settled(workspace, tally.mirrored)
     except SidecarError as error:
         tally.error = error
     workspace.ledger.save()
@@ -232,6 +240,8 @@ def _result(workspace: Workspace, tally: _Tally, begun: float) -> BackupResult:
         seconds=time.monotonic() - begun,
         unsynced_bytes=sum(entry.size_bytes for entry in tally.pending),
         conflicts=tuple(tally.conflicts),
+        deleted=len(tally.mirrored.gone),
+        deletions_refused=tally.mirrored.refused,
         pending=tuple(tally.pending),
         refused=tuple(tally.refused),
         error=error.message if error else None,

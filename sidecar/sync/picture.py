@@ -6,6 +6,7 @@ read or written is a WARNING and costs speed; it never fails a restore or a chec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from sidecar.area.manifest import FileEntry, Manifest, decoded, encoded
@@ -53,12 +54,15 @@ def read_if_any(workspace: Workspace) -> Manifest:
         return Manifest()
 
 
-def commit(workspace: Workspace, scan: Scan) -> bool:
-    """Bring the manifest up to date with the ledger and the home's shape; False if that failed."""
+def commit(workspace: Workspace, scan: Scan, gone: Mapping[str, str] | None = None) -> bool:
+    """Bring the manifest up to date with the ledger and the home's shape; False if that failed.
+
+    `gone`: the paths whose objects were deleted, with their ETags.
+    """
     for _ in range(_TRIES):
         try:
             theirs, etag = read(workspace)
-            ours = _united(workspace, theirs, scan)
+            ours = _united(workspace, theirs, scan, gone or {})
             condition: Condition = IfMatch(etag) if etag else IfAbsent()
             workspace.store.put(workspace.keys.manifest, encoded(ours), condition=condition, metadata={})
         except ConditionFailed:
@@ -72,10 +76,10 @@ def commit(workspace: Workspace, scan: Scan) -> bool:
     return False
 
 
-def _united(workspace: Workspace, theirs: Manifest, scan: Scan) -> Manifest:
-    files = dict(theirs.files)
+def _united(workspace: Workspace, theirs: Manifest, scan: Scan, gone: Mapping[str, str]) -> Manifest:
+    files = {path: entry for path, entry in theirs.files.items() if gone.get(path) != entry.etag}
     for path, mark in workspace.ledger.marks().items():
-        if mark.etag:
+        if mark.etag and path not in gone:
             files[path] = FileEntry(mark.etag, mark.size, mark.mtime_ns, mark.mode, mark.digest)
     directories = {
         p: v for p, v in theirs.directories.items() if p not in workspace.ledger.header.directories

@@ -53,7 +53,8 @@ class BackupResult:
 
     ``durable``: every eligible file is in the bucket. ``pending``: eligible and not there; ``refused``: not
     eligible for a reason that a person should know (unreadable, over the cap, invalid); ``conflicts``: paths
-    whose loser was kept under ``conflicts/``.
+    whose loser was kept under ``conflicts/``. ``deleted``: objects that followed a deletion in the home
+    (``CLAUDE_SIDECAR_DELETIONS=mirror``); ``deletions_refused``: those that did not.
     """
 
     user_id: str
@@ -64,6 +65,8 @@ class BackupResult:
     seconds: float = 0.0
     unsynced_bytes: int = 0
     conflicts: tuple[str, ...] = ()
+    deleted: int = 0
+    deletions_refused: int = 0
     pending: tuple[Unsynced, ...] = ()
     refused: tuple[Unsynced, ...] = ()
     error: str | None = None

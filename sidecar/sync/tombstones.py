@@ -1,0 +1,163 @@
+"""What `forget` leaves behind: a small object that keeps an older ledger from uploading everything again.
+
+A tombstone has an id of its own, and a ledger remembers the one that it met when it knew nothing yet. A
+ledger that knows something, but not this tombstone, is older: what it would upload was to be forgotten. No
+clock is asked for that; the time in the tombstone is for people.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from sidecar.area.keys import AreaKeys
+from sidecar.area.objects import Condition, IfAbsent, IfMatch
+from sidecar.area.store import Store
+from sidecar.errors import (
+    AccessDenied,
+    ConditionFailed,
+    FormatError,
+    ObjectArchived,
+    ObjectDamaged,
+    ObjectMissing,
+    SidecarError,
+)
+from sidecar.logs import log
+from sidecar.sync.ledger import directory_of
+from sidecar.sync.workspace import Workspace
+
+FORMAT_MAJOR, FORMAT_MINOR = 1, 0
+_KNOWN = "tombstone"
+_TRIES = 4
+_MAX_BYTES = 64 * 1024
+
+
+class UserForgotten(SidecarError):
+    """The area was erased after this ledger was made: nothing of what it knows may go up again."""
+
+    kind = "forgotten"
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """``forgotten_at``: UTC by the clock of whoever ran `forget`, as ISO 8601."""
+
+    id: str
+    forgotten_at: str
+
+
+def encoded(tombstone: Tombstone) -> bytes:
+    """`tombstone` as it rests in the bucket."""
+    import orjson
+
+    document = {
+        "version": f"{FORMAT_MAJOR}.{FORMAT_MINOR}",
+        "id": tombstone.id,
+        "forgotten_at": tombstone.forgotten_at,
+    }
+    return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def decoded(data: bytes, where: str) -> Tombstone:
+    """The tombstone in `data`; `where` names the object in errors.
+
+    Raises
+    ------
+    FormatError: a newer version's, or none at all: then nobody can tell, and nothing is uploaded.
+    """
+    import orjson
+
+    try:
+        document: Any = orjson.loads(data)
+        major, minor = (int(part) for part in str(document["version"]).split("."))
+        if major == FORMAT_MAJOR and minor <= FORMAT_MINOR + 1:
+            return Tombstone(str(document["id"]), str(document["forgotten_at"]))
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise FormatError(
+        f"the tombstone {where} cannot be read here, so nothing is uploaded",
+        "run the version that wrote it; or remove it, if this user is to be backed up again",
+    )
+
+
+def read(store: Store, keys: AreaKeys) -> Tombstone | None:
+    """The tombstone of the area, None where there is none."""
+    try:
+        with store.open(keys.tombstone) as download:
+            if download.info.size > _MAX_BYTES:
+                return decoded(b"", keys.tombstone)
+            return decoded(download.read(), keys.tombstone)
+    except ObjectMissing:
+        return None
+    except (ObjectDamaged, ObjectArchived):
+        return decoded(b"", keys.tombstone)
+
+
+def lay(store: Store, keys: AreaKeys, now: datetime) -> Tombstone:
+    """Write a new tombstone, over an older one if there is one."""
+    tombstone = Tombstone(secrets.token_hex(8), now.astimezone(UTC).isoformat(timespec="seconds"))
+    for _ in range(_TRIES):
+        seen = store.head(keys.tombstone)
+        condition: Condition = IfMatch(seen.info.etag) if seen else IfAbsent()
+        try:
+            store.put(keys.tombstone, encoded(tombstone), condition=condition, metadata={})
+            return tombstone
+        except ConditionFailed:
+            continue
+    raise SidecarError(
+        f"the tombstone {keys.tombstone} was not written: somebody else keeps writing it", "try again"
+    )
+
+
+def meet(workspace: Workspace) -> None:
+    """Before a ledger learns anything of the area: note the tombstone that it begins after. Asked once."""
+    header = workspace.ledger.header
+    if _KNOWN in header.extra or not _knows_nothing(workspace):
+        return
+    try:
+        found = read(workspace.store, workspace.keys)
+    except (AccessDenied, FormatError):
+        return  # a restore goes on; `demand` says it before anything is uploaded
+    extra = {**header.extra, _KNOWN: found.id if found else ""}
+    workspace.ledger.set_header(replace(header, extra=extra))
+    if found:
+        log.info("User %s was forgotten on %s and begins anew", workspace.user_id, found.forgotten_at)
+
+
+def demand(workspace: Workspace) -> None:
+    """Before anything is uploaded: make sure that the area was not forgotten after this ledger was made.
+
+    Raises
+    ------
+    UserForgotten: it was. FormatError: that cannot be told.
+    """
+    meet(workspace)
+    try:
+        found = read(workspace.store, workspace.keys)
+    except AccessDenied as error:
+        if workspace.first_time(workspace.keys.tombstone, "denied"):
+            log.warning("Whether user %s was forgotten cannot be looked up: %s", workspace.user_id, error)
+        return
+    if found is None or found.id == workspace.ledger.header.extra.get(_KNOWN):
+        return
+    raise _forgotten(workspace, found)
+
+
+def _knows_nothing(workspace: Workspace) -> bool:
+    header = workspace.ledger.header
+    return not (header.restored or header.compared or header.generation or workspace.ledger.marks())
+
+
+def _forgotten(workspace: Workspace, tombstone: Tombstone) -> UserForgotten:
+    ledger = directory_of(workspace.settings.state_dir, workspace.user_id)
+    error = UserForgotten(
+        f"user {workspace.user_id} was forgotten on {tombstone.forgotten_at}, after this pod had begun: "
+        "nothing is uploaded",
+        f"a new pod begins anew; to begin anew here, stop the sidecar and remove {ledger} and what is not to "
+        f"be kept of {workspace.home.root}",
+    )
+    if workspace.first_time(workspace.keys.tombstone, tombstone.id):
+        log.error("%s", error)
+    return error
