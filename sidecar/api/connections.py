@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from aiohttp import web
 
@@ -43,22 +42,14 @@ class Server(web.Server):
 
     def __init__(self, handler: Handler, limits: Limits) -> None:
         # A caller who goes away frees their handler at once; the work behind it is shielded.
-        super().__init__(
-            self._answer,
-            handler_cancellation=True,
-            access_log=None,
-            keepalive_timeout=limits.idle_seconds,
-            lingering_time=limits.stop_seconds,
-            max_field_size=limits.header_bytes,
-            auto_decompress=False,  # a body is bounded as it is, not as what it unfolds to
-        )
+        super().__init__(self._answer, handler_cancellation=True)
         self.limits = limits
         self._handler = handler
         self._open = 0
         self._idle: dict[web.RequestHandler, None] = {}
 
     def __call__(self) -> web.RequestHandler:
-        return Connection(self, loop=self._loop, **self._kwargs)
+        return Connection(self)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
@@ -94,8 +85,17 @@ class Connection(web.RequestHandler):
 
     __slots__ = ("_server",)
 
-    def __init__(self, server: Server, **options: Any) -> None:
-        super().__init__(server, **options)
+    def __init__(self, server: Server) -> None:
+        limits = server.limits
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type] # ours is in `application`
+            keepalive_timeout=limits.idle_seconds,
+            lingering_time=limits.stop_seconds,
+            max_field_size=limits.header_bytes,
+            auto_decompress=False,  # a body is bounded as it is, not as what it unfolds to
+        )
         self._server = server
 
     def handle_error(

@@ -217,7 +217,8 @@ async def test_what_is_no_request_gets_a_400_in_json_and_no_traceback(
 # -- bodies
 
 
-async def test_a_body_declared_too_large_is_refused_before_it_is_sent(api: Api, wire: Connect) -> None:
+async def test_a_body_declared_too_large_is_refused_before_it_is_sent(serve: Serve, wire: Connect) -> None:
+    api = await serve(limits=Limits(stop_seconds=0.05))
     for path in (b"/invocations", b"/v1/sync", b"/v1/restore"):
         connection = await wire(api.port)
         answer = await connection.say(
@@ -227,7 +228,8 @@ async def test_a_body_declared_too_large_is_refused_before_it_is_sent(api: Api, 
         assert body_of(answer)["kind"] == "body_large"
 
 
-async def test_who_asks_before_sending_is_told_no_or_go_on(api: Api, wire: Connect) -> None:
+async def test_who_asks_before_sending_is_told_no_or_go_on(serve: Serve, wire: Connect) -> None:
+    api = await serve(limits=Limits(stop_seconds=0.05))
     head = b"POST /v1/sync?timeout=1 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nConnection: close\r\n"
     refused = await (await wire(api.port)).say(head + b"Content-Length: 2000000\r\n\r\n")
     assert refused.startswith(b"HTTP/1.1 413")
