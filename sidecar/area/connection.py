@@ -31,6 +31,8 @@ SILENCE_SECONDS = 20
 WHOLE_SECONDS = 120
 _SLOWEST_BYTES_PER_SECOND = 256 * 1024
 _MOST_PATIENT = 16
+# Each holds some 50 MiB while it runs, however many threads ask.
+_LARGE_UPLOADS = 2
 
 Value = TypeVar("Value")
 
@@ -53,6 +55,7 @@ class Connection:
         self._lock = threading.Lock()
         self._patience_factor = 1
         self.traffic = Traffic()
+        self.large_uploads = threading.BoundedSemaphore(_LARGE_UPLOADS)
         self._proven = False
         self.guarded = True
 

@@ -8,8 +8,8 @@ a key is beyond it, the exact listing is made (`sidecar.area.exact_listing`), fo
 
 from __future__ import annotations
 
+import os
 import threading
-import uuid
 from typing import TYPE_CHECKING
 
 from sidecar.area.connection import Connection
@@ -139,7 +139,7 @@ def prove(connection: Connection, prefix: str, patience: Patience, what: str) ->
 
     if connection.is_proven():
         return
-    key = f"{prefix}.nothing-{uuid.uuid4().hex}"
+    key = f"{prefix}.nothing-{os.urandom(16).hex()}"
     connection.traffic.count("get")
     try:
         patience.attempt(

@@ -20,7 +20,8 @@ from sidecar.logs import log
 if TYPE_CHECKING:
     from sidecar.area.signed import Pending
 
-PART_BYTES = 16 * 1024 * 1024
+# Measured with 1 GiB: 8 MiB and three at a time take 100 MiB at most, 16 MiB 150 MiB, and no less time.
+PART_BYTES = 8 * 1024 * 1024
 MAX_PARTS = 10_000
 _IN_FLIGHT = 3
 _MIB = 1024 * 1024
@@ -34,7 +35,7 @@ class _Part:
 
 
 class MultipartUpload:
-    """``with MultipartUpload(…) as upload: upload.send_parts(); upload.complete(condition)``."""
+    """``with MultipartUpload(…) as upload:`` then ``send_parts``, ``complete`` and ``keep``."""
 
     def __init__(
         self,
@@ -54,15 +55,24 @@ class MultipartUpload:
         self._what = f"writing s3://{connection.target.bucket}/{key}"
         self._upload_id = ""
         self._etags: list[str] = []
-        self._completed = False
+        self._kept = False
 
     def __enter__(self) -> MultipartUpload:
-        self._upload_id = self._patience.attempt(self._created)
+        self._connection.large_uploads.acquire()
+        try:
+            self._patience.progress()  # waiting for a turn is not an outage
+            self._upload_id = self._patience.attempt(self._created)
+        except BaseException:
+            self._connection.large_uploads.release()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if not self._completed:
-            self._abort()
+        try:
+            if not self._kept:
+                self._abort()
+        finally:
+            self._connection.large_uploads.release()
 
     def send_parts(self) -> None:
         """Send all bytes, a few parts at a time; each is read when its turn comes."""
@@ -101,8 +111,11 @@ class MultipartUpload:
         found = re.search(rb"<ETag>([^<]+)</ETag>", reply.body)
         if b"CompleteMultipartUploadResult" not in reply.body or not found:
             raise not_s3(self._connection.where(self._what), "an answer that is not S3's")
-        self._completed = True
         return found.group(1).decode().replace("&quot;", '"').replace("&#34;", '"')
+
+    def keep(self) -> None:
+        """It is an object now: there is nothing to abort."""
+        self._kept = True
 
     def _created(self) -> str:
         self._connection.traffic.count("other")
@@ -151,7 +164,7 @@ class MultipartUpload:
 
 
 def part_size(size: int) -> int:
-    """Bytes in each part of an object of `size` bytes: 16 MiB, more where that would be too many parts."""
+    """Bytes in each part of an object of `size` bytes: 8 MiB, more where that would be too many parts."""
     least = -(-size // MAX_PARTS)
     return max(PART_BYTES, -(-least // _MIB) * _MIB)
 

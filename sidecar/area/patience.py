@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -51,6 +50,8 @@ class Patience:
         )
         if not passing or remaining <= 0:
             raise failure.error from failure
+        import random
+
         first = _FIRST_THROTTLED_SECONDS if isinstance(failure.error, StoreThrottled) else _FIRST_SECONDS
         delay = min(_MOST_SECONDS, first * 2 ** min(self._failures, 10))
         self._failures += 1

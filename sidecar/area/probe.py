@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 
 from sidecar.area.connection import Connection
 from sidecar.area.deletion import delete
@@ -14,7 +14,7 @@ from sidecar.errors import ConditionFailed
 
 def honours_conditions(connection: Connection, key_prefix: str, patience: Patience) -> bool:
     """True if a second write that must fail does fail, for both conditions. Leaves nothing behind."""
-    key = f"{key_prefix}probe-{uuid.uuid4().hex}"
+    key = f"{key_prefix}probe-{os.urandom(16).hex()}"
     connection.guarded = True
     try:
         _accepts(connection, key, IfAbsent(), patience)

@@ -127,9 +127,7 @@ class Pending:
         self._seconds = seconds
         self._unsent = unsent
         self._request: S3Request | None = None
-        self._status = 0
-        self._headers: dict[str, str] = {}
-        self._body = bytearray()
+        self._arriving = _Arriving()
 
     def started(self, client: S3Client, request: HttpRequest, operation: str, signing: object) -> Pending:
         self._request = client.make_request(
@@ -137,8 +135,8 @@ class Pending:
             request=request,
             operation_name=operation,
             signing_config=signing,
-            on_headers=self._on_headers,
-            on_body=self._on_body,
+            on_headers=self._arriving.on_headers,
+            on_body=self._arriving.on_body,
         )
         return self
 
@@ -153,18 +151,28 @@ class Pending:
             raise RequestFailed(Answer(trouble="timeout")) from None
         except Exception as error:
             raise RequestFailed(of_awscrt(error)) from error
-        return Reply(self._status, self._headers, bytes(self._body))
+        return Reply(self._arriving.status, self._arriving.headers, bytes(self._arriving.body))
 
     def cancel(self) -> None:
         if self._request is not None:
             self._request.cancel()
 
-    def _on_headers(self, status_code: int, headers: list[tuple[str, str]], **_: object) -> None:
-        self._status = status_code
-        self._headers = {name.lower(): value for name, value in headers}
 
-    def _on_body(self, chunk: bytes, offset: int, **_: object) -> None:
-        self._body += chunk
+class _Arriving:
+    """What awscrt hands over. It must not know the request: native code holds it, no collector sees the ring,
+    and each part of an upload would stay in memory."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body = bytearray()
+
+    def on_headers(self, status_code: int, headers: list[tuple[str, str]], **_: object) -> None:
+        self.status = status_code
+        self.headers = {name.lower(): value for name, value in headers}
+
+    def on_body(self, chunk: bytes, offset: int, **_: object) -> None:
+        self.body += chunk
 
 
 def _stream(body: bytes | None) -> io.BytesIO | None:

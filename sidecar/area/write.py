@@ -7,8 +7,7 @@ done.
 
 from __future__ import annotations
 
-import hashlib
-import uuid
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -49,7 +48,7 @@ class Write:
         self._condition = condition
         self._patience = patience
         self._unsure = False
-        self._mark = uuid.uuid4().hex
+        self._mark = os.urandom(16).hex()
         self._metadata = {name: _ascii(value) for name, value in metadata.items()} | {MARK: self._mark}
         self._content_type = content_type or DEFAULT_CONTENT_TYPE
         self._what = f"writing s3://{connection.target.bucket}/{key}"
@@ -65,11 +64,12 @@ class Write:
         upload = MultipartUpload(
             self._connection, self._key, self._source, self._metadata, self._content_type, self._patience
         )
+        self._expect(self._look())
         with upload:
-            self._expect(self._look())
             upload.send_parts()
             self._expect(self._look())  # not every store that honours conditions does so here
             etag = self._until_known(lambda: upload.complete(self._condition), None)
+            upload.keep()
         return etag if self._connection.guarded else self._etag_as_seen()
 
     def _until_known(self, attempt: Callable[[], str], body: bytes | memoryview | None) -> str:
@@ -146,6 +146,8 @@ class Write:
         if self._connection.guarded or MARK in seen.metadata or body is None:
             return seen.metadata.get(MARK) == self._mark
         # A store that keeps no metadata: equal bytes are as good as ours.
+        import hashlib
+
         digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
         return seen.info.size == len(body) and seen.info.etag.strip('"') == digest
 

@@ -18,6 +18,7 @@ from tests.area.conftest import FileSource
 from tests.servers import FaultProxy
 
 MIB = 1024 * 1024
+SIZE = 12 * MIB
 
 
 @pytest.fixture
@@ -129,9 +130,12 @@ def test_a_store_that_goes_on_throttling_is_called_so(store: Store, fault_proxy:
 
 
 @pytest.fixture
-def large(tmp_path: Path) -> FileSource:
-    (tmp_path / "large").write_bytes(b"0123456789abcdef" * (40 * MIB // 16))
-    return FileSource(tmp_path / "large", 40 * MIB)
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FileSource:
+    """A body that goes in parts: the limits are lowered, so that less is moved."""
+    monkeypatch.setattr("sidecar.area.write.SINGLE_PUT_BYTES", 5 * MIB)
+    monkeypatch.setattr("sidecar.area.multipart.PART_BYTES", 5 * MIB)
+    (tmp_path / "large").write_bytes(b"0123456789abcdef" * (SIZE // 16))
+    return FileSource(tmp_path / "large", SIZE)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +170,7 @@ def test_a_large_write_survives_what_a_small_one_survives(
     fault_proxy.on(method, fault, part=part)
     etag = store.put("p/large", large, condition=IfAbsent(), metadata={})
     head = s3.head_object(Bucket=bucket, Key="p/large")
-    assert (head["ContentLength"], head["ETag"]) == (40 * MIB, etag)
+    assert (head["ContentLength"], head["ETag"]) == (SIZE, etag)
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
 
 
