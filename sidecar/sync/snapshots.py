@@ -81,14 +81,11 @@ class Snapshot:
         """Exactly `length` bytes from `offset`."""
         if not self._blocks:
             return self._file.read(offset, length)
-        first, last = offset // BLOCK_BYTES, (offset + length - 1) // BLOCK_BYTES
-        parts = [self._checked_block(number) for number in range(first, last + 1)] if length else []
-        start = offset - first * BLOCK_BYTES
-        return memoryview(b"".join(parts))[start : start + length]
-
-    def _checked_block(self, number: int) -> bytes:
-        at = number * BLOCK_BYTES
-        block = bytes(self._file.read(at, min(BLOCK_BYTES, self.size - at)))
-        if hashlib.sha256(block).digest() != self._blocks[number]:
-            raise FileChanged("the file was rewritten while it was read", "the next round takes it")
-        return block
+        start = offset - offset % BLOCK_BYTES
+        end = min(-(-(offset + length) // BLOCK_BYTES) * BLOCK_BYTES, self.size)
+        data = memoryview(self._file.read(start, end - start))
+        for at in range(start, end, BLOCK_BYTES):
+            block = data[at - start : at - start + BLOCK_BYTES]
+            if hashlib.sha256(block).digest() != self._blocks[at // BLOCK_BYTES]:
+                raise FileChanged("the file was rewritten while it was read", "the next round takes it")
+        return data[offset - start : offset - start + length]
