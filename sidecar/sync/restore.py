@@ -29,7 +29,7 @@ from sidecar.sync.results import SyncResult, Unsynced
 from sidecar.sync.transfers import Done, Job, concerns_all, run_jobs
 from sidecar.sync.workspace import Workspace
 
-# Left free on the home's volume, so that the agent can still start and write.
+# Left free on the home's volume (a tenth of a small one), so that the agent can still start and write.
 RESERVE_BYTES = 16 * 1024 * 1024
 _MEMORY_PER_FILE_BYTES = 4 * 1024 * 1024
 
@@ -157,7 +157,8 @@ def _step(workspace: Workspace, scan: Scan, path: str, info: ObjectInfo) -> Rest
 
 def _fitting(workspace: Workspace, wanted: list[Wanted], tally: _Tally) -> list[Wanted]:
     """What fits into the free space, the most urgent first (configuration, then the newest sessions)."""
-    room = workspace.home.free_bytes() - RESERVE_BYTES
+    free = workspace.home.free_bytes()
+    room = free - min(RESERVE_BYTES, free // 10)
     fitting = []
     for item in wanted:
         if item.info.size > room:
