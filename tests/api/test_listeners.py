@@ -189,6 +189,8 @@ async def test_a_fault_of_ours_is_a_500_without_its_insides(
     answer = await api.get("/v1/stats")
     assert (answer.status, answer.body["kind"]) == (500, "internal")
     assert "inner" not in json.dumps(answer.body)
+    monkeypatch.undo()
+    assert b'route="/v1/stats",status="500"} 1.0' in api.metrics.exposed("")[0]
     assert any(line.startswith("ERROR") for line in said())
 
 

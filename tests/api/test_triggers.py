@@ -164,7 +164,7 @@ async def test_parameters_that_cannot_be_meant_are_refused(connected: Api, query
 
 
 NO_OBJECTS = [b"{", b"[]", b'"durable"', b"\xff"]
-NO_PARAMETERS = [b'{"timeout": true}', b'{"wait": ["durable"]}']
+NO_PARAMETERS = [b'{"timeout": true}', b'{"timeout": "25"}', b'{"wait": ["durable"]}']
 
 
 @pytest.mark.parametrize(
