@@ -125,6 +125,24 @@ with Home.open(pathlib.Path(sys.argv[1])) as home:
     assert len(data) <= 8195
 
 
+def test_a_file_over_a_size_limit_is_told_like_a_full_volume(tmp_path: Path) -> None:
+    kind, text = run_child(
+        """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
+def write():
+    with writes.open_writer(home, "a") as writer:
+        writer.write(b"x" * 10_000)
+with Home.open(pathlib.Path(sys.argv[1])) as home:
+    print(json.dumps(told(write)))
+""",
+        tmp_path,
+    )
+    assert kind == "HomeFull"
+    assert "a size limit is reached" in text
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_read_only_home_can_be_read_and_says_why_it_cannot_be_written(
     tmp_path: Path, own_mounts: tuple[str, ...]
 ) -> None:

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidecar.errors import SettingsError
@@ -328,6 +328,8 @@ def trees(names: st.SearchStrategy[str]) -> st.SearchStrategy[set[str]]:
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is the reference")
 @given(trees(_GIT_NAMES), _GIT_PATTERNS)
+@example({"keep.log/b/x.log/keep.log"}, ("*.log", "!keep.log"))
+@example({"b/x.log/b/x.log"}, ("**/b/**", "!x.log"))
 @settings(max_examples=60, deadline=None)
 def test_git_itself_ignores_the_same_files(
     tmp_path_factory: pytest.TempPathFactory, paths: set[str], exclude: tuple[str, ...]

@@ -16,7 +16,8 @@ from tests.home.conftest import names, put
 
 
 def test_a_directory_is_restored_with_mode_and_time(root: Path, home: Home) -> None:
-    make_directory(home, "agents/empty", 0o500)
+    make_directory(home, "agents/empty", 0o555)
+    assert (root / "agents/empty").stat().st_mode & 0o777 == 0o755
     with open_writer(home, "agents/empty/file") as writer:  # still to be filled
         writer.commit(mtime_ns=1, mode=0o600, replacing=None)
     set_directory(home, "agents/empty", 0o4750, 42_000_000_007)
