@@ -19,10 +19,9 @@ from sidecar.home.entries import FileStat, Refused, Scan
 from sidecar.home.scan import scan as scan_home
 from sidecar.logs import log
 from sidecar.names import path_problem
-from sidecar.sync import deletions, picture, tombstones, transcripts, whole_files
+from sidecar.sync import deletions, mirroring, picture, tombstones, transcripts, whole_files
 from sidecar.sync.adoption import adopt
 from sidecar.sync.compare import is_transcript
-from sidecar.sync.deletions import Mirrored
 from sidecar.sync.progress import Progress, Watcher, nobody
 from sidecar.sync.results import BackupResult, Unsynced
 from sidecar.sync.shipped import Shipped
@@ -46,7 +45,7 @@ class _Tally:
     pending: list[Unsynced] = field(default_factory=list)
     refused: list[Unsynced] = field(default_factory=list)
     error: SidecarError | None = None
-    mirrored: Mirrored = deletions.NOTHING
+    mirrored: mirroring.Mirrored = mirroring.NOTHING
 
     @property
     def halted(self) -> bool:
@@ -88,7 +87,7 @@ def checkpoint(
     tally = _Tally(refused=refused)
     _ship_all(workspace, dirty, _contested(workspace, dirty, listing), tally, watcher, stop)
     if not (tally.pending or tally.error or stop()):
-        tally.mirrored = deletions.carry_out(workspace, deleted)
+        tally.mirrored = mirroring.carry_out(workspace, deleted)
     if (tally.noted or tally.mirrored.gone or picture.shape_changed(workspace, scan)) and not tally.halted:
         _commit_picture(workspace, scan, tally)
     elif tally.noted:
@@ -208,7 +207,7 @@ def _count_error(done: Done[Shipped], tally: _Tally, size: int) -> None:
 def _commit_picture(workspace: Workspace, scan: Scan, tally: _Tally) -> None:
     try:
         if picture.commit(workspace, scan, tally.mirrored.gone):
-            deletions.settled(workspace, tally.mirrored)
+            mirroring.settled(workspace, tally.mirrored)
     except SidecarError as error:
         tally.error = error
     workspace.ledger.save()

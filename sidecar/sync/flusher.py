@@ -15,6 +15,7 @@ from sidecar.errors import AccessDenied
 from sidecar.home.entries import FileStat, Refused
 from sidecar.home.scan import look, scan
 from sidecar.logs import log
+from sidecar.sync import tombstones
 from sidecar.sync.flush import FlushResult, flush, needs_flush
 from sidecar.sync.flush_entry import put_entry
 from sidecar.sync.results import BackupResult, Unsynced
@@ -55,6 +56,7 @@ class Flusher:
         """
         begun = time.monotonic()
         workspace = self._workspace
+        tombstones.recall(workspace)
         stats, refused = self._changed_files(changes)
         result = flush(workspace, [s for s in stats if needs_flush(workspace, s)], self._tails)
         self._left = frozenset(entry.path for entry in result.pending)

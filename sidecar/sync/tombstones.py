@@ -29,7 +29,8 @@ from sidecar.sync.ledger import directory_of
 from sidecar.sync.workspace import Workspace
 
 FORMAT_MAJOR, FORMAT_MINOR = 1, 0
-_KNOWN = "tombstone"
+# Where the ledger's header keeps the tombstone that it began after, and the one that stopped it.
+_KNOWN, _FORGOTTEN = "tombstone", "forgotten"
 _TRIES = 4
 _MAX_BYTES = 64 * 1024
 
@@ -140,9 +141,23 @@ def demand(workspace: Workspace) -> None:
         if workspace.first_time(workspace.keys.tombstone, "denied"):
             log.warning("Whether user %s was forgotten cannot be looked up: %s", workspace.user_id, error)
         return
-    if found is None or found.id == workspace.ledger.header.extra.get(_KNOWN):
+    extra = dict(workspace.ledger.header.extra)
+    noted = extra.pop(_FORGOTTEN, None)
+    if found is None or found.id == extra.get(_KNOWN):
+        if noted:
+            workspace.ledger.set_header(replace(workspace.ledger.header, extra=extra))
         return
+    if noted != [found.id, found.forgotten_at]:
+        extra[_FORGOTTEN] = [found.id, found.forgotten_at]
+        workspace.ledger.set_header(replace(workspace.ledger.header, extra=extra))
     raise _forgotten(workspace, found)
+
+
+def recall(workspace: Workspace) -> None:
+    """Raise UserForgotten where a checkpoint found that out. For a flush, which is one PUT: no request."""
+    noted = workspace.ledger.header.extra.get(_FORGOTTEN)
+    if noted:
+        raise _forgotten(workspace, Tombstone(*noted))
 
 
 def _knows_nothing(workspace: Workspace) -> bool:

@@ -15,9 +15,10 @@ from sidecar.home.entries import FileStat, Refused, Scan
 from sidecar.settings import Settings
 from sidecar.sync import picture
 from sidecar.sync.deletion_rules import WINDOW_SECONDS, Brake, absent, braked, looks_like_cleanup
+from sidecar.sync.flusher import Flusher
 from sidecar.sync.marks import Mark
 from tests.servers import Server, client
-from tests.sync.pods import MakeSettings, Pod, objects, pods
+from tests.sync.pods import T0, MakeSettings, Pod, objects, pods
 
 DAY_NS = 86_400_000_000_000
 LOG = "projects/-w/s.jsonl"
@@ -31,7 +32,7 @@ def mirroring(
 
 def fill(pod: Pod, count: int = 6) -> None:
     for number in range(count):
-        pod.write(f"skills/{number}.md", f"skill {number}")
+        pod.write(f"skills/{number}.md", f"skill {number}", mtime_ns=T0)
 
 
 # -- decisions
@@ -259,6 +260,50 @@ def test_the_clients_own_clean_up_does_not_wipe_the_backup(
     assert "projects/-w/old.jsonl" in left
     assert {"projects/-w/memory/old.md", "projects/-w/new.jsonl"}.isdisjoint(left)
     assert any("the client's own clean-up" in record.getMessage() for record in caplog.records)
+
+
+def test_a_flushed_transcript_that_is_deleted_does_not_come_back_as_its_tail(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    pod, other = mirroring(settings_for, bucket, tmp_path, 2)
+    pod.start()
+    fill(pod)
+    pod.append(LOG, "one\n")
+    pod.backup()
+    pod.append(LOG, "two\n")
+    pod.write("skills/1.md", "changed")
+    with pod.open() as workspace:
+        assert Flusher(workspace).flush().files == 2
+    for path in (LOG, "skills/1.md"):
+        (pod.home / path).unlink()
+    assert pod.backup().deleted == 2
+    assert {LOG, "skills/1.md"}.isdisjoint(objects(s3, bucket))
+    other.start()
+    assert {LOG, "skills/1.md"}.isdisjoint(other.tree())
+    for _ in range(3):
+        pod.backup()
+    assert {LOG, "skills/1.md"}.isdisjoint(objects(s3, bucket))
+    assert objects(s3, bucket, "user_data/ada/.claude-sidecar/journal/") == {}
+    pod.append(LOG, "anew\n")
+    pod.backup()
+    assert objects(s3, bucket)[LOG] == b"anew\n"
+
+
+def test_what_another_writer_has_in_the_journal_stays(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    pod, other = mirroring(settings_for, bucket, tmp_path, 2)
+    pod.start()
+    fill(pod)
+    pod.append(LOG, "one\n")
+    pod.backup()
+    other.start()
+    other.append(LOG, "theirs\n")
+    with other.open() as workspace:
+        assert Flusher(workspace).flush().files == 1
+    (pod.home / LOG).unlink()
+    assert pod.backup().deleted == 0
+    assert objects(s3, bucket)[LOG] == b"one\n"
 
 
 def test_nothing_is_deleted_before_everything_else_is_in_the_bucket(
