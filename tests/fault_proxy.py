@@ -58,7 +58,8 @@ class Exchange:
         raise _Broken
 
     def spawn(self, target: Callable[[], None]) -> None:
-        self._proxy._spawn(target)
+        """Go on after the client was cut off; see `FaultProxy.settle`."""
+        self._proxy._late.append(self._proxy._spawn(target))
 
     def sleep(self, seconds: float) -> None:
         if self._proxy._stopping.wait(seconds):
@@ -96,6 +97,7 @@ class FaultProxy:
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
+        self._late: list[threading.Thread] = []
         self._stopping = threading.Event()
         self.requests: list[Request] = []
 
@@ -149,6 +151,11 @@ class FaultProxy:
         for thread in threads:
             thread.join(10)
 
+    def settle(self) -> None:
+        """Wait until what was to be delivered late has been, once it was released."""
+        for thread in self._late:
+            thread.join(10)
+
     def __enter__(self) -> FaultProxy:
         self.up()
         return self
@@ -156,11 +163,12 @@ class FaultProxy:
     def __exit__(self, *exc: object) -> None:
         self.down()
 
-    def _spawn(self, target: Callable[..., None], *args: object) -> None:
+    def _spawn(self, target: Callable[..., None], *args: object) -> threading.Thread:
         thread = threading.Thread(target=target, args=args, daemon=True, name="fault-proxy")
         with self._lock:
             self._threads = [t for t in self._threads if t.is_alive()] + [thread]
         thread.start()
+        return thread
 
     def _accept(self, listener: socket.socket) -> None:
         while not self._stopping.is_set():

@@ -163,7 +163,7 @@ class Connection:
             self._proven = True
 
     def _store(self, body_bytes: int) -> S3Store:
-        silence = _silence_seconds(body_bytes, self._patience_factor)
+        silence = silence_seconds(body_bytes, self._patience_factor)
         with self._lock:
             store = self._stores.get(silence)
             if store is None:
@@ -224,7 +224,7 @@ class Connection:
         return {names[option]: value for option, value in self._sse.items()}
 
 
-def _silence_seconds(body_bytes: int, patience_factor: int) -> int:
+def silence_seconds(body_bytes: int, patience_factor: int) -> int:
     """How long nothing may be heard: 20 s, more for a body, in powers of two."""
     sending = body_bytes * patience_factor / _SLOWEST_BYTES_PER_SECOND
     extra = 0 if sending <= 4 else 1 << int(sending).bit_length()

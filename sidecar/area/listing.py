@@ -57,13 +57,12 @@ class _BeyondObstore(Exception):
 
 def _all(store: S3Store, prefix: str) -> list[ObjectInfo]:
     import obstore
+    from obstore.exceptions import InvalidPathError
 
     try:
         return [info_of(meta) for chunk in obstore.list(store, prefix, chunk_size=_PAGE) for meta in chunk]
-    except Exception as error:
-        if isinstance(error, ValueError) or "InvalidPath" in type(error).__name__ or 'Path "' in str(error):
-            raise _BeyondObstore from error
-        raise
+    except InvalidPathError as error:
+        raise _BeyondObstore from error
 
 
 def _suspects(found: list[ObjectInfo]) -> set[str]:
@@ -129,11 +128,30 @@ def _confirmed_empty(connection: Connection, prefix: str, patience: Patience, wh
     connection.traffic.count("list")
     if again:
         return _exact(connection, prefix, patience)
-    prove(connection, prefix, patience, what)
+    _prove(connection, prefix, patience, what)
     return Listing({})
 
 
-def prove(connection: Connection, prefix: str, patience: Patience, what: str) -> None:
+def check(connection: Connection, prefix: str, patience: Patience) -> None:
+    """Ask for one page of `prefix`; raises what a listing would raise."""
+    what = f"listing s3://{connection.target.bucket}/{prefix}"
+    connection.traffic.count("list")
+    if not patience.attempt(lambda: connection.call(what, lambda store: _has_something(store, prefix))):
+        _prove(connection, prefix, patience, what)
+
+
+def _has_something(store: S3Store, prefix: str) -> bool:
+    import obstore
+    from obstore.exceptions import InvalidPathError
+
+    try:
+        page = obstore.list_with_delimiter(store, prefix)
+    except InvalidPathError:
+        return True  # a foreign key: it was listed, so access works
+    return bool(page["objects"] or page["common_prefixes"])
+
+
+def _prove(connection: Connection, prefix: str, patience: Patience, what: str) -> None:
     """Make sure that the other side is an S3 server: one says of a key that nobody has, which code it has."""
     import obstore
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sidecar.area.connection import Connection
 from sidecar.area.download import Download, read_range
 from sidecar.area.heads import head
-from sidecar.area.listing import listing, prove
+from sidecar.area.listing import check, listing
 from sidecar.area.objects import Condition, Listing, ObjectHead, Source
 from sidecar.area.patience import Patience
 from sidecar.area.traffic import Flow
@@ -159,16 +159,7 @@ class Store:
 
     def check_bucket(self, prefix: str) -> None:
         """Ask for one page of `prefix`, to find out which way access fails, if it does."""
-        import obstore
-
-        what = f"listing s3://{self.bucket}/{prefix}"
-        patience = self._patience()
-        self._connection.traffic.count("list")
-        page = patience.attempt(
-            lambda: self._connection.call(what, lambda store: obstore.list_with_delimiter(store, prefix))
-        )
-        if not (page["objects"] or page["common_prefixes"]):
-            prove(self._connection, prefix.rstrip("/") + "/", patience, what)
+        check(self._connection, prefix.rstrip("/") + "/", self._patience())
 
     def probe_conditions(self, key_prefix: str) -> bool:
         """Find out, by writing and removing a small object under `key_prefix`, whether conditions hold here.

@@ -90,6 +90,7 @@ def test_one_foreign_key_is_named_and_hides_nothing(moto_remote: Remote, key: st
     moto_remote.write("p/z after + %2F ü")
     assert set(moto_remote.store.list("p/").objects) == {"p/before", "p/z after + %2F ü"}
     assert skipped(moto_remote.store) == {key: reason}
+    moto_remote.store.check_bucket("p/")
 
 
 def test_an_archived_object_is_named_where_the_listing_shows_it(moto_remote: Remote) -> None:

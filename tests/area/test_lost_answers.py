@@ -89,7 +89,7 @@ def test_a_write_that_arrives_late_changes_nothing_after_its_repetition(
     etag = store.put("p/a", b"first", condition=IfAbsent(), metadata={})
     second = store.put("p/a", b"second", condition=IfMatch(etag), metadata={})
     released.set()
-    fault_proxy.down()
+    fault_proxy.settle()
     got = s3.get_object(Bucket=bucket, Key="p/a")
     assert (got["Body"].read(), got["ETag"]) == (b"second", second)
 

@@ -62,7 +62,7 @@ def test_a_late_request_is_delivered_when_it_is_released(
         through.put_object(Bucket=bucket, Key="k", Body=b"late")
     assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
     released.set()
-    fault_proxy.down()
+    fault_proxy.settle()
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"late"
 
 
