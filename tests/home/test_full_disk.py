@@ -151,7 +151,7 @@ def test_a_read_only_home_can_be_read_and_says_why_it_cannot_be_written(
         + """
 write("a/b", b"x")
 stat = scan(home, Rules(), max_file_bytes=10).files["a/b"]
-mount("-o", "remount,ro")
+mount("-o", "remount,bind,ro")
 with reads.open_file(home, "a/b") as file: read = file.read(0, 1).decode()
 print(json.dumps([read, sorted(scan(home, Rules(), max_file_bytes=10).files),
   told(lambda: Home.open(root, create=True)),
