@@ -57,6 +57,10 @@ def _parser() -> argparse.ArgumentParser:
         asking.add_argument(
             "--token-file", metavar="FILE", help="the user's token, if a running sidecar asks"
         )
+    forget = _add(commands, "forget", "erase a user's whole area for good, every version of it", _forget)
+    forget.add_argument("--user", dest="set_user_id", metavar="USER", help="whom to forget")
+    forget.add_argument("--yes", action="store_true", help="erase; without it, only say what that would be")
+    forget.add_argument("--force", action="store_true", help="even if somebody may still be writing")
     _add(commands, "run", "serve: triggers, interval backups, the last flush", _run)
     _add(commands, "config", "print every setting with its value and where it comes from", _config)
     _add(commands, "demo", "two pods' lives against an embedded S3 server", _demo, settings_flags=False)
@@ -114,6 +118,12 @@ def _backup(chosen: argparse.Namespace) -> int:
     return backup(
         _settings(chosen), dry_run=chosen.dry_run, as_json=chosen.json, token_file=chosen.token_file
     )
+
+
+def _forget(chosen: argparse.Namespace) -> int:
+    from sidecar.commands.forget import forget
+
+    return forget(_settings(chosen), yes=chosen.yes, force=chosen.force, as_json=chosen.json)
 
 
 def _run(chosen: argparse.Namespace) -> int:

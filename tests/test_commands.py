@@ -94,7 +94,9 @@ class _WantsAToken(http.server.BaseHTTPRequestHandler):
         if self.headers["Authorization"] != "Bearer the-token":
             self._answer(401, {"error": "there is no token", "kind": "token_missing", "hint": "send one"})
         else:
-            self._answer(200, {"user_id": "ada", "synced": True, "action": "restored", "files": 3, "bytes": 9})
+            self._answer(
+                200, {"user_id": "ada", "synced": True, "action": "restored", "files": 3, "bytes": 9}
+            )
 
     def _answer(self, status: int, body: dict[str, Any]) -> None:
         data = json.dumps(body).encode()
@@ -127,3 +129,62 @@ def test_a_sidecar_without_a_fixed_user_wants_a_token_which_comes_from_a_file(
     assert "--token-file" in refused.stderr
     assert (accepted.returncode, json.loads(accepted.stdout)["files"]) == (0, 3)
     assert missing.returncode == 2
+
+
+# -- forget
+
+
+def forgettable(settings: Any, s3: Any, bucket: str) -> dict[str, str]:
+    """An area with one object, and the environment of the command."""
+    s3.put_object(Bucket=bucket, Key="user_data/ada/.claude/CLAUDE.md", Body=b"mine")
+    return environ_of(settings)
+
+
+def test_forget_without_yes_says_what_would_go_and_exits_2(
+    bucket: str, settings_for: MakeSettings, s3: Any
+) -> None:
+    environ = forgettable(settings_for(bucket), s3, bucket)
+    done = command(environ, "forget", "--user", "ada")
+    assert done.returncode == 2, done.stderr
+    assert (
+        "user_data/ada/ holds 1 objects, 0 older versions, 0 delete markers and 0 unfinished" in done.stdout
+    )
+    assert "Nothing was erased" in done.stdout
+    as_json = json.loads(command(environ, "forget", "--user", "ada", "--json").stdout)
+    assert (as_json["erased"], as_json["objects"], as_json["bytes"]) == (False, 1, 4)
+    assert objects(s3, bucket) == {"CLAUDE.md": b"mine"}
+
+
+def test_forget_refuses_while_somebody_may_be_writing_unless_forced_and_is_idempotent(
+    bucket: str, settings_for: MakeSettings, s3: Any
+) -> None:
+    environ = forgettable(settings_for(bucket), s3, bucket)
+    refused = command(environ, "forget", "--user", "ada", "--yes")
+    assert refused.returncode == 1
+    assert "user ada is still being written: user_data/ada/.claude/CLAUDE.md was written" in refused.stderr
+    assert objects(s3, bucket)
+    forced = command(environ, "forget", "--user", "ada", "--yes", "--force")
+    assert (forced.returncode, objects(s3, bucket)) == (0, {})
+    assert "Looked again: no version, no delete marker and no upload is left" in forced.stdout
+    again = command(environ, "forget", "--user", "ada", "--yes", "--json")
+    assert (again.returncode, json.loads(again.stdout)["already"]) == (0, True)
+
+
+def test_forget_takes_its_user_from_the_command_line_alone(
+    bucket: str, settings_for: MakeSettings, s3: Any
+) -> None:
+    environ = forgettable(settings_for(bucket, user_id="ada"), s3, bucket)
+    done = command(environ, "forget", "--yes", "--force")
+    assert done.returncode == 2
+    assert "give --user" in done.stderr
+    assert objects(s3, bucket)
+
+
+def test_forget_sees_the_sidecar_that_works_here(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    settings = settings_for(bucket)
+    with held_ledger(settings, bucket):
+        done = command(environ_of(settings), "forget", "--user", "ada", "--yes")
+    assert done.returncode == 1
+    assert "a claude-sidecar process works for this user" in done.stderr

@@ -98,14 +98,16 @@ def _refused(answer: bytes, versions: Sequence[Version]) -> Failures:
         root = ElementTree.fromstring(answer)  # noqa: S314 - the store is whom we trust with the data
     except ElementTree.ParseError:
         return dict.fromkeys(versions, "the store's answer cannot be read")
-    by_name = {(version.key, version.version_id): version for version in versions}
     failures: Failures = {}
     for error in root.findall("{*}Error"):
         key, version_id = error.findtext("{*}Key") or "", error.findtext("{*}VersionId") or ""
         code, message = error.findtext("{*}Code") or "", error.findtext("{*}Message") or ""
-        version = by_name.get((key, version_id)) or Version(key, version_id)
-        if code not in _GONE:
-            failures[version] = f"{code}: {message}".strip(": ") or "the store gave no reason"
+        if code in _GONE:
+            continue
+        reason = f"{code}: {message}".strip(": ") or "the store gave no reason"
+        for version in versions:  # not every store names the version in its error
+            if version.key == key and version_id in ("", version.version_id):
+                failures[version] = reason
     return failures
 
 
