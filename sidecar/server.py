@@ -28,6 +28,8 @@ from sidecar.sync.connected_user import Observers
 DONE, FAILED = 0, 1
 # Kept back from the grace period for the end itself: the termination message and the exit.
 MARGIN_SECONDS = 1.0
+# What a sidecar has after its SIGTERM at the least, less the time to write the termination message.
+LEAST_SECONDS = 1.5
 _RETRY_SECONDS = (2.0, 60.0)
 
 
@@ -118,8 +120,7 @@ class _Server:
     # -- the end
 
     async def _finish(self) -> int:
-        noticed_at = self._manager.drained_at or time.monotonic()
-        deadline = noticed_at + self._settings.grace_seconds - MARGIN_SECONDS
+        deadline = self._deadline(time.monotonic())
         for task in list(self._root_tasks):
             task.remove_done_callback(self._on_root_task_end)
             task.cancel()
@@ -130,6 +131,18 @@ class _Server:
         log.log(20 if durable else 40, "%s", data.split(b"\n", 1)[0].decode())
         await self._stop_manager()
         return DONE if durable else FAILED
+
+    def _deadline(self, now: float) -> float:
+        """When to be done: the first notice plus the grace period, less a margin.
+
+        A notice that no SIGTERM followed within twice the grace period was none. Kubernetes gives a sidecar
+        two seconds after its SIGTERM whatever happened before, so an early notice cannot take those away.
+        """
+        grace = self._settings.grace_seconds
+        noticed_at = self._manager.drained_at
+        if not noticed_at or now - noticed_at > 2 * grace:
+            noticed_at = now
+        return max(noticed_at + grace - MARGIN_SECONDS, now + LEAST_SECONDS)
 
     async def _stop_manager(self) -> None:
         try:

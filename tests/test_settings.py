@@ -36,7 +36,7 @@ def test_the_home_follows_the_clients_own_variable() -> None:
 
 
 def test_an_unknown_name_is_fatal_and_the_nearest_is_named() -> None:
-    with pytest.raises(SettingsError, match="CLAUDE_SIDECAR_USER_IDD.*nearest is CLAUDE_SIDECAR_USER_ID"):
+    with pytest.raises(SettingsError, match=r"CLAUDE_SIDECAR_USER_IDD.*nearest is CLAUDE_SIDECAR_USER_ID"):
         load({**HOME, "CLAUDE_SIDECAR_USER_IDD": "ada"})
 
 

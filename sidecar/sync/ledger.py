@@ -249,6 +249,17 @@ def directory_of(state_dir: Path, user_id: str) -> Path:
     return state_dir / "users" / hashlib.sha256(user_id.encode()).hexdigest()[:32]
 
 
+def owners_of(state_dir: Path, home: tuple[int, int]) -> set[str]:
+    """The users whose ledgers under `state_dir` know files in the home with this device and inode."""
+    owners = set()
+    users = state_dir / "users"
+    for directory in users.iterdir() if users.is_dir() else ():
+        content = content_of(LedgerFile(directory))
+        if content and content.header.home == home and (content.marks or content.flushed):
+            owners.add(content.header.user_id)
+    return owners
+
+
 def _locked(state_dir: Path, directory: Path) -> int:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

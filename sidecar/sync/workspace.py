@@ -13,13 +13,13 @@ from sidecar.area import metadata
 from sidecar.area.keys import AreaKeys
 from sidecar.area.objects import IfAbsent, ObjectHead
 from sidecar.area.store import Store
-from sidecar.errors import ConditionFailed, HomeError, ObjectMissing
+from sidecar.errors import ConditionFailed, HomeError, ObjectMissing, UserError
 from sidecar.home.beneath import Home
 from sidecar.home.rules import Rules
 from sidecar.names import path_problem
 from sidecar.settings import Settings
 from sidecar.sync.bodies import Spool, temporary_directory
-from sidecar.sync.ledger import Ledger
+from sidecar.sync.ledger import Ledger, owners_of
 from sidecar.sync.merge import Readable
 
 
@@ -54,6 +54,8 @@ class Workspace:
         keys = AreaKeys(settings.prefix, user_id)
         home = Home.open(settings.home_of(user_id), create=True)
         try:
+            if not settings.serves_many_users:
+                _demand_own_home(settings.state_dir, home, user_id)
             area = f"s3://{settings.bucket}/{keys.root}"
             ledger = Ledger.open(
                 settings.state_dir, user_id=user_id, area=area, home=home.identity, pod_uid=settings.pod_uid
@@ -167,3 +169,14 @@ class Workspace:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _demand_own_home(state_dir: Path, home: Home, user_id: str) -> None:
+    """One home serves one user, also after a restart: the ledgers beside this one tell whose it is."""
+    others = owners_of(state_dir, home.identity) - {user_id}
+    if others:
+        raise UserError(
+            f"the home {home.root} holds the files of another user",
+            "put {user_id} into CLAUDE_SIDECAR_HOME to give each user a directory, "
+            "or start with an empty home and an empty state directory",
+        )

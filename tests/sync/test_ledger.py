@@ -19,6 +19,12 @@ STAT = FileStat("a/b.json", 3, 10**18, 10**18 + 1, 0o600, 77)
 MARK = Mark('"e"', 3, "d" * 64, 3, "d" * 64, STAT, 10**18, 0o640, Settled("x" * 64, '"f"', STAT), '"l"')
 
 
+def one(place: Path, name: str) -> Path:
+    """The only file of that name below `place`."""
+    (found,) = place.rglob(name)
+    return found
+
+
 def opened(state: Path, user: str = "ada", area: str = "s3://b/p/ada/", pod_uid: str | None = None) -> Ledger:
     return Ledger.open(state, user_id=user, area=area, home=HOME, pod_uid=pod_uid)
 
@@ -44,7 +50,7 @@ def test_a_torn_last_line_counts_as_never_written(tmp_path: Path) -> None:
     with opened(tmp_path) as ledger:
         ledger.record("whole", MARK)
         ledger.record("torn", MARK)
-    log = next(tmp_path.rglob("ledger.log"))
+    log = one(tmp_path, "ledger.log")
     os.truncate(log, log.stat().st_size - 7)
     with opened(tmp_path) as ledger:
         assert set(ledger.marks()) == {"whole"}
@@ -56,7 +62,7 @@ def test_a_torn_last_line_counts_as_never_written(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_and_leaves_no_half_line(tmp_path: Path) -> None:
     with opened(tmp_path) as ledger:
         ledger.record("before", MARK)
-        log = next(tmp_path.rglob("ledger.log"))
+        log = one(tmp_path, "ledger.log")
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size + 20, limits[1]))
         try:
@@ -108,7 +114,7 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     with opened(tmp_path) as ledger:
         ledger.record("path", MARK)
         ledger.save()
-    file = next(tmp_path.rglob("ledger.json"))
+    file = one(tmp_path, "ledger.json")
     newer = file.read_bytes().replace(b'"version":"1.0"', b'"version":"2.0"')
     file.write_bytes(newer)
     with pytest.raises(FormatError, match=r"2\.0"):
@@ -119,7 +125,7 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
 def test_a_damaged_snapshot_starts_anew_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with opened(tmp_path) as ledger:
         ledger.record("path", MARK)
-    next(tmp_path.rglob("ledger.json")).write_bytes(b'{"version":"1.0","header":{}}')
+    one(tmp_path, "ledger.json").write_bytes(b'{"version":"1.0","header":{}}')
     with opened(tmp_path) as ledger:
         assert not ledger.marks()
     assert "damaged" in caplog.text

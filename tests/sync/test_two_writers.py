@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from sidecar.errors import UserError
 from tests.sync.pods import T0, MakeSettings, conflicts, objects, pods
 
 LOG = "projects/-w/s.jsonl"
@@ -237,3 +240,17 @@ def test_users_never_meet(bucket: str, settings_for: MakeSettings, tmp_path: Pat
         pod.backup()
     assert objects(s3, bucket) == {"CLAUDE.md": b"ada"}
     assert objects(s3, bucket, "user_data/ada2/.claude/") == {"CLAUDE.md": b"ada2"}
+
+
+def test_a_home_that_holds_one_users_files_is_refused_to_another_also_after_a_restart(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1)
+    pod.start()
+    pod.write("CLAUDE.md", "ada's own")
+    pod.backup()
+    pod.user = "mallory"
+    with pytest.raises(UserError, match="another user") as refused:
+        pod.start()
+    assert "{user_id}" in refused.value.hint
+    assert not objects(s3, bucket, "user_data/mallory/")
