@@ -10,6 +10,7 @@ from sidecar.area.connection import Connection
 from sidecar.area.failures import Failure, failure
 from sidecar.area.objects import ObjectInfo
 from sidecar.area.patience import Patience
+from sidecar.area.proof import prove
 from sidecar.errors import ConditionFailed, ObjectDamaged
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Download:
         self._result: GetResult | None = patience.attempt(lambda: self._get(0, if_match))
         self.info = info_of(self._result.meta)
         self.metadata = metadata_of(self._result)
-        connection.prove()
+        prove(connection, key, patience, self._what)
 
     def __enter__(self) -> Download:
         return self

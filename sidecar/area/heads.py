@@ -9,6 +9,7 @@ from sidecar.area.download import Download, info_of, metadata_of
 from sidecar.area.failures import Failure
 from sidecar.area.objects import ObjectHead
 from sidecar.area.patience import Patience
+from sidecar.area.proof import prove
 from sidecar.errors import ObjectMissing
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def head(connection: Connection, key: str, patience: Patience) -> ObjectHead | N
             if 400 <= refused.answer.status < 500:
                 return _by_reading(connection, key, patience)
             raise
-        connection.prove()
+        prove(connection, key, patience, what)
         return ObjectHead(info_of(result.meta), metadata_of(result))
 
     return patience.attempt(attempt)

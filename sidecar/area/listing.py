@@ -8,17 +8,15 @@ a key is beyond it, the exact listing is made (`sidecar.area.exact_listing`), fo
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING
 
 from sidecar.area.connection import Connection
 from sidecar.area.download import info_of
-from sidecar.area.failures import not_s3
 from sidecar.area.heads import head
 from sidecar.area.objects import Listing, ObjectInfo, SkippedKey
 from sidecar.area.patience import Patience
-from sidecar.errors import AccessDenied, ObjectMissing
+from sidecar.area.proof import prove
 from sidecar.names import path_problem
 
 if TYPE_CHECKING:
@@ -128,7 +126,7 @@ def _confirmed_empty(connection: Connection, prefix: str, patience: Patience, wh
     connection.traffic.count("list")
     if again:
         return _exact(connection, prefix, patience)
-    _prove(connection, prefix, patience, what)
+    prove(connection, prefix, patience, what)
     return Listing({})
 
 
@@ -137,7 +135,7 @@ def check(connection: Connection, prefix: str, patience: Patience) -> None:
     what = f"listing s3://{connection.target.bucket}/{prefix}"
     connection.traffic.count("list")
     if not patience.attempt(lambda: connection.call(what, lambda store: _has_something(store, prefix))):
-        _prove(connection, prefix, patience, what)
+        prove(connection, prefix, patience, what)
 
 
 def _has_something(store: S3Store, prefix: str) -> bool:
@@ -149,21 +147,3 @@ def _has_something(store: S3Store, prefix: str) -> bool:
     except InvalidPathError:
         return True  # a foreign key: it was listed, so access works
     return bool(page["objects"] or page["common_prefixes"])
-
-
-def _prove(connection: Connection, prefix: str, patience: Patience, what: str) -> None:
-    """Make sure that the other side is an S3 server: one says of a key that nobody has, which code it has."""
-    import obstore
-
-    if connection.is_proven():
-        return
-    key = f"{prefix}.nothing-{os.urandom(16).hex()}"
-    connection.traffic.count("get")
-    try:
-        patience.attempt(
-            lambda: connection.call(what, lambda store: obstore.get(store, key), reads_object=True)
-        )
-    except (ObjectMissing, AccessDenied):
-        if connection.is_proven():
-            return
-    raise not_s3(connection.where(what), "an object that does not exist").error

@@ -171,6 +171,22 @@ def test_a_pod_identity_is_asked_for_with_the_mounted_token(
     assert signed_by(s3_proxy) == {("ASIAPOD", "of-the-pod")}
 
 
+def test_a_pod_identity_is_asked_in_the_clear_where_the_store_speaks_https(
+    moto_server: Server, settings_for: Callable[..., Settings], certificates: Certificates, token: str
+) -> None:
+    with FaultProxy(None) as agent, FaultProxy(moto_server.endpoint, tls=certificates.context) as secure:
+        agent.on("GET", giving(CONTAINER_ANSWER), times=None)
+        aws = {
+            **NOTHING,
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{agent.endpoint}/v1/credentials",
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": token,
+            "AWS_CA_BUNDLE": str(certificates.ca_file),
+        }
+        settings = settings_for("credentials", server=moto_server, endpoint=secure.endpoint, aws=aws)
+        Store.connect(settings, outage_seconds=0).list("p/")
+        assert signed_by(secure) == {("ASIAPOD", "of-the-pod")}
+
+
 def test_a_container_with_a_plain_token_is_served_too(
     connect: Callable[..., Store], s3_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,10 @@ BODY = bytes(range(256)) * (3 * MIB // 256)
 @pytest.fixture
 def store(bucket: str, s3: Any, fault_proxy: FaultProxy, settings_for: Callable[..., Settings]) -> Store:
     s3.put_object(Bucket=bucket, Key="p/a", Body=BODY)
-    return Store.connect(settings_for(bucket, endpoint=fault_proxy.endpoint), outage_seconds=5)
+    store = Store.connect(settings_for(bucket, endpoint=fault_proxy.endpoint), outage_seconds=5)
+    store.list("p/")  # proves once that this is an S3 server
+    fault_proxy.clear()
+    return store
 
 
 @pytest.mark.parametrize(

@@ -176,8 +176,9 @@ def test_an_answer_that_is_not_a_listing_is_never_an_empty_area(
     fault_proxy.on("*", faults.rewrite(as_page), times=None)
     with pytest.raises(StoreError):
         behind.within(0).list("p/", exact=exact)
-    with pytest.raises(StoreError):
-        behind.within(0).check_bucket("p/")
+    for ask in (behind.check_bucket, behind.head, behind.open):
+        with pytest.raises(StoreError, match="AWS_ENDPOINT_URL"):
+            ask("p/a")
 
 
 def test_a_missing_page_is_never_a_missing_object(behind: Store, fault_proxy: FaultProxy) -> None:
