@@ -57,14 +57,39 @@ def _parser() -> argparse.ArgumentParser:
         asking.add_argument(
             "--token-file", metavar="FILE", help="the user's token, if a running sidecar asks"
         )
+    _add_conflicts(commands)
     forget = _add(commands, "forget", "erase a user's whole area for good, every version of it", _forget)
     forget.add_argument("--user", dest="set_user_id", metavar="USER", help="whom to forget")
     forget.add_argument("--yes", action="store_true", help="erase; without it, only say what that would be")
     forget.add_argument("--force", action="store_true", help="even if somebody may still be writing")
+    journal = _add(commands, "journal", "what was flushed and not folded yet", _journal)
+    journal.add_argument("what", choices=("ls", "show"), help="list the entries, or show one")
+    journal.add_argument("entry", nargs="?", metavar="WRITER/SEQUENCE", help="the entry to show")
+    checkpoint = _add(commands, "checkpoint", "fold the journals of a bucket into its objects", _checkpoint)
+    checkpoint.add_argument("--all-users", action="store_true", required=True, help="of every user")
+    hooks = _add(commands, "hooks", "print or install the client's hooks that call the sidecar", _hooks)
+    hooks.add_argument("--install", metavar="FILE", help="merge them into this settings file")
+    hooks.add_argument("--token-variable", metavar="NAME", help="environment variable that holds the token")
+    _add(commands, "drain", "tell this pod's sidecar that the end is near", _drain)
     _add(commands, "run", "serve: triggers, interval backups, the last flush", _run)
     _add(commands, "config", "print every setting with its value and where it comes from", _config)
     _add(commands, "demo", "two pods' lives against an embedded S3 server", _demo, settings_flags=False)
     return parser
+
+
+def _add_conflicts(commands: Any) -> None:
+    meaning = "what was displaced and is kept: list it, show a difference, take a version back"
+    conflicts = commands.add_parser("conflicts", help=meaning, description=meaning)
+    kinds = conflicts.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add(kinds, "ls", "list what is kept under conflicts/, the newest first", _conflicts_ls)
+    show = _add(kinds, "show", "show how a kept version differs from the current object", _conflicts_show)
+    show.add_argument("word", metavar="PATH|ID", help="a path, or an id from conflicts ls")
+    show.add_argument("--lines", type=int, default=200, metavar="N", help="at most N lines, 0 for all [200]")
+    take = _add(
+        kinds, "take", "make a kept version the current one; what it displaces is kept", _conflicts_take
+    )
+    take.add_argument("word", metavar="ID", help="an id from conflicts ls")
+    take.add_argument("--bucket-only", action="store_true", help="leave the home alone")
 
 
 def _add(
@@ -120,10 +145,65 @@ def _backup(chosen: argparse.Namespace) -> int:
     )
 
 
+def _conflicts_ls(chosen: argparse.Namespace) -> int:
+    from sidecar.commands.conflicts import ls
+
+    return ls(_settings(chosen), as_json=chosen.json)
+
+
+def _conflicts_show(chosen: argparse.Namespace) -> int:
+    from sidecar.commands.conflicts import show
+
+    return show(_settings(chosen), chosen.word, most_lines=max(0, chosen.lines), as_json=chosen.json)
+
+
+def _conflicts_take(chosen: argparse.Namespace) -> int:
+    from sidecar.commands.conflicts import take_back
+
+    return take_back(_settings(chosen), chosen.word, bucket_only=chosen.bucket_only, as_json=chosen.json)
+
+
 def _forget(chosen: argparse.Namespace) -> int:
     from sidecar.commands.forget import forget
 
     return forget(_settings(chosen), yes=chosen.yes, force=chosen.force, as_json=chosen.json)
+
+
+def _journal(chosen: argparse.Namespace) -> int:
+    from sidecar.commands.journal import journal_ls, journal_show
+
+    read = _settings(chosen)
+    if chosen.what == "ls":
+        return journal_ls(read, as_json=chosen.json)
+    if not chosen.entry:
+        raise SettingsError("no entry is named", "claude-sidecar journal ls lists them")
+    return journal_show(read, chosen.entry, as_json=chosen.json)
+
+
+def _checkpoint(chosen: argparse.Namespace) -> int:
+    from sidecar.commands.journal import checkpoint_all_users
+
+    return checkpoint_all_users(_settings(chosen), as_json=chosen.json)
+
+
+def _hooks(chosen: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from sidecar.api.hooks_settings import install, rendered, snippet
+
+    port = _settings(chosen).api_port
+    if not chosen.install:
+        sys.stdout.write(rendered(snippet(port, chosen.token_variable)))
+        return DONE
+    changed = install(Path(chosen.install), port, chosen.token_variable)
+    log.info("%s: %s", chosen.install, "the hooks are in" if changed else "the hooks were in already")
+    return DONE
+
+
+def _drain(chosen: argparse.Namespace) -> int:
+    from sidecar.commands.journal import drain
+
+    return drain(_settings(chosen))
 
 
 def _run(chosen: argparse.Namespace) -> int:

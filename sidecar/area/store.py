@@ -80,6 +80,24 @@ class Store:
             return exact_listing(self._connection, segment, self._patience())
         return listing(self._connection, segment, self._patience())
 
+    def children(self, prefix: str) -> tuple[str, ...]:
+        """The names of the directories right below `prefix` (which ends in ``/``), sorted.
+
+        A key that is not ours to carry is passed over: it then takes a listing of everything below.
+        """
+        import obstore
+
+        what = f"listing s3://{self.bucket}/{prefix}"
+        self._connection.traffic.count("list")
+        try:
+            page = self._patience().attempt(
+                lambda: self._connection.call(what, lambda store: obstore.list_with_delimiter(store, prefix))
+            )
+            return tuple(sorted(name.rstrip("/").rpartition("/")[2] for name in page["common_prefixes"]))
+        except ValueError:
+            keys = self.list(prefix).objects
+            return tuple(sorted({key[len(prefix) :].partition("/")[0] for key in keys}))
+
     def head(self, key: str) -> ObjectHead | None:
         """The object at `key` without its bytes, None where there is none."""
         return head(self._connection, key, self._patience())

@@ -105,6 +105,39 @@ def _described(entry: Entry) -> dict[str, Any]:
     }
 
 
+def checkpoint_all_users(settings: Settings, *, as_json: bool = False) -> int:
+    """Fold every journal of the bucket into its objects; 3 if entries are left, 1 if a user failed."""
+    import tempfile
+    from pathlib import Path
+
+    from sidecar.sync.all_users import fold_all_users
+
+    if not settings.bucket:
+        raise SettingsError(BUCKET_NOT_CONFIGURED, "give --bucket or S3_WORKSPACE_BUCKET")
+    store = Store.connect(settings, outage_seconds=settings.restore_timeout_seconds)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="claude-sidecar-") as place:
+        for done in fold_all_users(settings, store, Path(place)):
+            problem = str(done.error) if done.error else None
+            rows.append(
+                {"user": done.user_id, "removed": done.removed, "left": done.left, "alive": done.alive}
+            )
+            rows[-1]["problem"] = problem
+            if not as_json:
+                why = problem or (f"{done.alive} of writers at work" if done.alive else "")
+                say(
+                    f"{done.user_id}: {done.removed} entries folded, {done.left} left{'; ' + why if why else ''}"
+                )
+    left = sum(row["left"] for row in rows)
+    if as_json:
+        print_json(rows)
+    else:
+        say(f"{len(rows)} users with a journal, {left} entries left")
+    if any(row["problem"] for row in rows):
+        return FAILED
+    return PARTLY if left else DONE
+
+
 def drain(settings: Settings) -> int:
     """Tell the sidecar of this pod that the end is near: it flushes on every change from now on."""
     connection = http.client.HTTPConnection("127.0.0.1", settings.api_port, timeout=5)

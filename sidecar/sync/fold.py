@@ -174,6 +174,8 @@ def _is_contained(
         proofs.forget(record.path)
         orphans.settle_lines(workspace, record.path, {"": [record]})
         return unfold.contained(record, proofs.lines(record.path))
+    if not workspace.is_there(record.path):
+        return orphans.settle_whole(workspace, record)  # each in its order: a chain of edits stays a chain
     if any(isinstance(r, Whole) and r.path == record.path for entry in later for r in entry.records):
         return True
     mark = workspace.ledger.mark(record.path)
