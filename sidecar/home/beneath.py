@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +21,7 @@ from types import TracebackType
 from sidecar.errors import HomeError
 from sidecar.home import linux
 from sidecar.home.problems import home_error, shown
+from sidecar.home.root import demand_writable, make_root, open_root
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO without a writer would hold the open; O_NOCTTY: a terminal would become ours.
@@ -96,13 +96,13 @@ class Home:
         ------
         HomeError: missing, a file, a dangling link, not readable, or (with `create`) not writable.
         """
-        made = create and _make_root(root, mode)
-        fd = _open_root(root)
+        made = create and make_root(root, mode)
+        fd = open_root(root)
         try:
             if made and owner is not None and os.geteuid() == 0:
                 os.fchown(fd, *owner)
             if create:
-                _demand_writable(root, fd)
+                demand_writable(root, fd)
             return cls(fd, root, owner)
         except BaseException:
             os.close(fd)
@@ -214,54 +214,3 @@ def parent_and_name(path: str) -> tuple[str, str]:
         raise HomeError("the home itself is no file")
     parent, _, name = path.rpartition("/")
     return parent, name
-
-
-def _make_root(root: Path, mode: int) -> bool:
-    """Make the home if nothing is there; True if it was made now."""
-    try:
-        root.mkdir(mode, parents=True)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise _root_error(root, "made", error) from error
-    return True
-
-
-def _open_root(root: Path) -> int:
-    try:
-        return os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise _root_error(root, "opened", error) from error
-
-
-def _root_error(root: Path, doing: str, error: OSError) -> HomeError:
-    start = f"the home {shown(str(root))} cannot be {doing}: "
-    if root.is_symlink() and not root.exists():
-        return HomeError(start + f"it is a link to {shown(os.readlink(root))}, which is not there")  # noqa: PTH115
-    if error.errno == errno.ENOENT:
-        return HomeError(start + "it is not there", "create it, or correct CLAUDE_SIDECAR_HOME")
-    if error.errno == errno.ENOTDIR:
-        return HomeError(
-            start + "it, or a part of its path, is a file", "give a directory as CLAUDE_SIDECAR_HOME"
-        )
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return HomeError(start + _who(root), "run the sidecar as the UID that owns the home (runAsUser)")
-    return HomeError(start + (error.strerror or "the reason is unknown"))
-
-
-def _who(root: Path) -> str:
-    try:
-        found = os.stat(root)  # noqa: PTH116
-    except OSError:
-        return f"UID {os.geteuid()} may not search the directories above it"
-    mode = stat.S_IMODE(found.st_mode)
-    return f"it belongs to UID {found.st_uid} with mode {mode:04o} and this process is UID {os.geteuid()}"
-
-
-def _demand_writable(root: Path, fd: int) -> None:
-    if os.access(".", os.W_OK | os.X_OK, dir_fd=fd, effective_ids=True):
-        return
-    start = f"the home {shown(str(root))} cannot be written: "
-    if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
-        raise HomeError(start + "the volume is read-only", "mount it writable (readOnly: false)")
-    raise HomeError(start + _who(root), "run the sidecar as the UID that owns the home (runAsUser)")

@@ -144,6 +144,20 @@ def test_a_home_of_another_user_says_whose_it_is(shared: Path) -> None:
 
 
 @needs_root
+@pytest.mark.parametrize("create", [False, True])
+def test_a_home_below_a_closed_directory_is_refused_with_a_sentence(shared: Path, create: bool) -> None:
+    (shared / "closed" / "home").mkdir(parents=True)
+    (shared / "closed").chmod(0o700)
+    kind, text = run_child(
+        f"become(4321); root = pathlib.Path(sys.argv[1])\n"
+        f"print(json.dumps(told(lambda: Home.open(root, create={create}))))",
+        shared / "closed" / "home",
+    )
+    assert kind == "HomeError"
+    assert "UID 4321 may not search the directories above it" in text
+
+
+@needs_root
 def test_a_home_that_cannot_be_written_is_refused_where_it_will_be_written(shared: Path) -> None:
     os.chown(shared, 1234, 1234)
     reading, writing = run_child(
