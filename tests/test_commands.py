@@ -1,5 +1,6 @@
 """The commands as an operator runs them: real processes, their words, their exit codes."""
 
+import hashlib
 import http.server
 import json
 import signal
@@ -188,3 +189,118 @@ def test_forget_sees_the_sidecar_that_works_here(
         done = command(environ_of(settings), "forget", "--user", "ada", "--yes")
     assert done.returncode == 1
     assert "a claude-sidecar process works for this user" in done.stderr
+
+
+# -- conflicts
+
+HOSTILE = '{"v": "\x1b]0;owned\x07\x1b[2J\u202e\x9b31m"}\n'
+
+
+def displaced(settings: Any, s3: Any, bucket: str, data: str = HOSTILE) -> dict[str, str]:
+    """A home in step with its area, a version of its settings under ``conflicts/``, and the environment."""
+    environ = environ_of(settings)
+    write(settings, "settings.json", '{"v": "now"}\n')
+    assert command(environ, "restore").returncode == 0
+    digest = hashlib.sha256(data.encode()).hexdigest()
+    key = f"user_data/ada/.claude-sidecar/conflicts/20260102T030405Z/pod-1/settings.json.{digest[:8]}"
+    s3.put_object(Bucket=bucket, Key=key, Body=data.encode())
+    return environ
+
+
+def test_conflicts_are_listed_shown_and_taken_back(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    assert "Nothing is kept" in command(environ_of(settings), "conflicts", "ls").stdout
+    environ = displaced(settings, s3, bucket, '{"v": "then"}\n')
+    (row,) = json.loads(command(environ, "conflicts", "ls", "--json").stdout)
+    assert (row["path"], row["when"], row["writer"]) == (
+        "settings.json",
+        "2026-01-02T03:04:05+00:00",
+        "pod-1",
+    )
+    assert row["difference"]["kind"] == "larger"
+    listed = command(environ, "conflicts", "ls")
+    assert listed.stdout.startswith(
+        f"{row['id']}  2026-01-02T03:04:05+00:00  14  pod-1  settings.json  (1 by"
+    )
+    shown = command(environ, "conflicts", "show", "settings.json").stdout
+    assert '-{"v": "now"}\n+{"v": "then"}\n' in shown
+    taken = command(environ, "conflicts", "take", row["id"])
+    assert taken.returncode == 0, taken.stderr
+    assert "now holds it" in taken.stdout
+    assert Path(settings.home, "settings.json").read_text() == '{"v": "then"}\n'
+    assert command(environ, "backup").returncode == 0
+    assert objects(s3, bucket) == {"settings.json": b'{"v": "then"}\n'}
+    assert len(json.loads(command(environ, "conflicts", "ls", "--json").stdout)) == 2
+
+
+def test_a_hostile_version_cannot_drive_the_terminal(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    environ = displaced(settings_for(bucket, user_id="ada"), s3, bucket)
+    for arguments in (
+        ["ls"],
+        ["show", "settings.json"],
+        ["show", "settings.json", "--json"],
+        ["show", "\x1b[2J"],
+    ):
+        done = command(environ, "conflicts", *arguments)
+        for output in (done.stdout, done.stderr):
+            assert [c for c in output if not c.isprintable() and c != "\n"] == [], arguments
+    assert "\\x1b]0;owned\\x07" in command(environ, "conflicts", "show", "settings.json").stdout
+
+
+def test_a_long_difference_is_cut_and_says_so(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    environ = displaced(settings_for(bucket, user_id="ada"), s3, bucket, "\n" * 300)
+    short = command(environ, "conflicts", "show", "settings.json", "--lines", "5").stdout
+    assert short.splitlines()[-1] == "… 299 more lines; --lines 0 shows all"
+    assert (
+        len(command(environ, "conflicts", "show", "settings.json", "--lines", "0").stdout.splitlines()) > 300
+    )
+
+
+def test_a_wrong_id_names_the_nearest_and_exits_2(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    environ = displaced(settings_for(bucket, user_id="ada"), s3, bucket)
+    for name in ("show", "take"):
+        done = command(environ, "conflicts", name, "setting.json")
+        assert done.returncode == 2
+        assert "the nearest are " in done.stderr
+        assert "(settings.json, 2026-01-02T03:04:05+00:00)" in done.stderr
+
+
+def test_a_home_that_was_never_this_users_is_not_written_into(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    displaced(settings, s3, bucket, '{"v": "then"}\n')
+    operator = settings_for(
+        bucket, user_id="ada", home=str(tmp_path / "operator"), state_dir=tmp_path / "operators-state"
+    )
+    write(operator, "settings.json", "the operator's own")
+    done = command(environ_of(operator), "conflicts", "take", "settings.json")
+    assert done.returncode == 0, done.stderr
+    assert "the home was not touched" in done.stdout
+    assert Path(operator.home, "settings.json").read_text() == "the operator's own"
+    assert not (tmp_path / "operators-state").exists()
+    assert objects(s3, bucket)["settings.json"] == b'{"v": "then"}\n'
+    assert Path(settings.home, "settings.json").read_text() == '{"v": "now"}\n'
+
+
+def test_conflicts_take_works_beside_a_running_sidecar(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    environ = displaced(settings, s3, bucket, '{"v": "then"}\n')
+    with Sidecar(environ, tmp_path / "log") as running:
+        running.wait_for("/readyz")
+        done = command(environ, "conflicts", "take", "settings.json", "--json")
+        assert (done.returncode, json.loads(done.stdout)["home"]) == (0, "written"), done.stderr
+        assert running.call("POST", "/v1/sync?wait=checkpoint")[1]["durable"] is True
+        assert running.end(signal.SIGTERM) == 0
+    assert objects(s3, bucket)["settings.json"] == b'{"v": "then"}\n'
+    assert Path(settings.home, "settings.json").read_text() == '{"v": "then"}\n'

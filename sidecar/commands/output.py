@@ -5,6 +5,7 @@ What comes from a bucket or a home is somebody else's text: it is escaped before
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from typing import Any
@@ -15,6 +16,8 @@ from sidecar.sync.progress import Progress
 DONE, FAILED, WRONG_USE, PARTLY = 0, 1, 2, 3
 COULD_NOT_TELL = WRONG_USE
 _LINE_SECONDS = 10.0
+# JSON leaves these as they are, and a terminal does not: C1 controls, and marks that turn text around.
+_UNSEEN = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _TERMINAL_SECONDS = 0.1
 
 
@@ -28,7 +31,8 @@ def print_json(value: Any) -> None:
     """`value` on standard output."""
     import orjson
 
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    sys.stdout.write(_UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 def mib(size_bytes: int) -> str:
