@@ -9,13 +9,13 @@ from sidecar.area import metadata
 from sidecar.area.download import Download
 from sidecar.area.manifest import FileEntry
 from sidecar.area.objects import ObjectInfo
-from sidecar.errors import FileChanged, ObjectArchived, ObjectMissing
+from sidecar.errors import ConditionFailed, FileChanged, ObjectArchived, ObjectDamaged, ObjectMissing
 from sidecar.home.entries import FileStat
 from sidecar.home.reads import json_problem, must_be_whole_json, open_file
 from sidecar.home.writes import append, open_writer
 from sidecar.sync import merge
 from sidecar.sync.bodies import Pieced, Spool, blocks
-from sidecar.sync.compare import RestoreStep, is_transcript
+from sidecar.sync.compare import Local, RestoreStep, is_transcript, restore_step
 from sidecar.sync.marks import Mark, lasting
 from sidecar.sync.snapshots import Snapshot
 from sidecar.sync.workspace import Workspace
@@ -49,6 +49,8 @@ def bring(
             except FileChanged as error:
                 problem = error.message
                 step = arrival.step_now()
+            except (ConditionFailed, ObjectDamaged) as error:  # another version came while this one did
+                problem = error.message
     except ObjectMissing:
         return Arrival(path, problem="it was deleted from the bucket meanwhile")
     except ObjectArchived as error:
@@ -65,12 +67,16 @@ class _Path:
         self.key = workspace.keys.object(path)
 
     def step_now(self) -> RestoreStep:
-        """What the path asks for after it changed under our hands."""
+        """What the path asks for after it changed under our hands: no local change is undone."""
+        mark = self.workspace.ledger.mark(self.path)
+        local = Local.CHANGED if mark else Local.NEW
         if not self.workspace.is_there(self.path):
-            return RestoreStep.TAKE
-        return RestoreStep.APPEND if is_transcript(self.path) else RestoreStep.MEET
+            local = Local.ABSENT
+        return restore_step(local, mark, self.info.etag, transcript=is_transcript(self.path))
 
     def carry_out(self, step: RestoreStep) -> Arrival:
+        if step is RestoreStep.NOTHING:
+            return Arrival(self.path)
         if step is RestoreStep.TAKE:
             return self._take(replacing=None)
         if step is RestoreStep.REPLACE:
