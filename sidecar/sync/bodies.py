@@ -40,13 +40,20 @@ class Spool:
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(  # noqa: SIM115
             max_size=SPOOL_BYTES, dir=str(directory)
         )
-        digest = hashlib.sha256()
         self._size = 0
+        try:
+            self.sha256 = self._filled(chunks)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _filled(self, chunks: Iterable[bytes]) -> str:
+        digest = hashlib.sha256()
         for chunk in chunks:
             digest.update(chunk)
             self._file.write(chunk)
             self._size += len(chunk)
-        self.sha256 = digest.hexdigest()
+        return digest.hexdigest()
 
     @property
     def size(self) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.sync.machine import LOGS, SETTINGS, World, world_in
+from sidecar.sync.bodies import Spool
+from tests.sync.machine import LOGS, SECOND_NS, SETTINGS, World, world_in
 from tests.sync.machine_scenes import SCENES, cuts, play
-from tests.sync.memory_store import Fate
+from tests.sync.memory_store import Crash, Fate
 
 LOG = LOGS[0]
 
@@ -81,3 +83,67 @@ def test_a_body_that_broke_because_another_version_came_is_read_again(world: Wor
         world.start(b, {point: [lambda b=b: (world.outside_put(LOG), world.trouble(b, [Fate.CLEARED]))]})
         assert b.content(LOG) is not None
     world.settle()
+
+
+def test_a_file_compared_while_it_may_still_change_is_read_again(world: World) -> None:
+    a, b = world.pods
+    body = world.edit(a, SETTINGS)
+    world.start(a)
+    world.bucket.put(world.keys.object(SETTINGS), body, metadata={}, parts=1)  # no MD5 to tell it by
+    world.outside_manifest(0)
+    b.skew_ns = SECOND_NS
+    world.put_in(b, SETTINGS, body)  # at the very moment of the restore
+    b.skew_ns = 0
+
+    def later(what: str) -> None:
+        if what.startswith("before get") and what.endswith(SETTINGS):
+            world.wait(1)
+
+    b.store._pass_point = later
+    world.start(b)
+    with b.open() as workspace:
+        mark = workspace.ledger.mark(SETTINGS)
+    assert mark is not None
+    assert mark.stat is None
+
+
+def test_an_unfinished_line_in_the_home_does_not_keep_the_object_from_being_healed(world: World) -> None:
+    (a, _) = world.pods
+    world.append(a, LOG, 2)
+    world.start(a)
+    world.append(a, LOG, torn=True)
+    world.outside_cut(LOG)
+    world.settle()
+
+
+def test_a_restore_writes_the_version_that_it_compared(tmp_path: Path) -> None:
+    """Somebody empties the object between the comparison and the writing."""
+    for point in range(1, 60):
+        with world_in(tmp_path / str(point)) as world:
+            a, b = world.pods
+            world.append(a, LOG)
+            world.start(a)
+            world.start(b)
+            world.append(b, LOG)
+            world.backup(b)
+            world.replace_pod(1)
+            world.lose_ledger(a)
+            emptied = [lambda w=world: w.bucket.put(w.keys.object(LOG), b"")]
+            world.start(a, {point: emptied})
+            world.settle()
+
+
+def test_lines_that_came_while_a_file_was_rewritten_do_not_make_the_rewrite_count_as_sent(
+    tmp_path: Path,
+) -> None:
+    at_each_point("a restore into a live pod that is behind", "rewind", LOG, tmp_path)
+
+
+def test_a_spool_whose_body_breaks_off_is_closed(tmp_path: Path) -> None:
+    def body() -> Iterator[bytes]:
+        yield b"x"
+        raise Crash
+
+    with pytest.raises(Crash):
+        Spool(body(), tmp_path)
+    gc.collect()  # an open file would warn, and warnings are errors
