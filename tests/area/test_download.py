@@ -83,12 +83,20 @@ def test_a_download_that_never_goes_on_ends_as_an_outage(store: Store, fault_pro
             download.read()
 
 
-def test_an_answer_with_another_range_is_not_spliced_in(store: Store, fault_proxy: FaultProxy) -> None:
-    def whole(response: faults.Response) -> None:
-        response.status = 200
+def whole(response: faults.Response) -> None:
+    response.status = 200
 
+
+def from_the_start(response: faults.Response) -> None:
+    response.set_header("Content-Range", f"bytes 0-{len(response.body) - 1}/{len(BODY)}")
+
+
+@pytest.mark.parametrize("change", [whole, from_the_start])
+def test_an_answer_with_another_range_is_not_spliced_in(
+    store: Store, fault_proxy: FaultProxy, change: Callable[[faults.Response], None]
+) -> None:
     fault_proxy.on("GET", faults.cut_body(2 * MIB))
-    fault_proxy.on("GET", faults.rewrite(whole), times=None)
+    fault_proxy.on("GET", faults.rewrite(change), times=None)
     with store.within(0.3).open("p/a") as download, pytest.raises(StoreError):
         b"".join(download.chunks())
 
