@@ -139,9 +139,6 @@ class _Path:
         with open_file(self.workspace.home, self.path) as file:
             local = Snapshot(file, file.size)
             with self.workspace.store.open(self.key) as download:
-                if metadata.read(download.metadata).sha256 == local.sha256:
-                    self._record(download.info, local.sha256, file.stat)
-                    return Arrival(self.path)
                 return self._write(download, file.stat, local)
 
     def _append(self) -> Arrival:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 from sidecar.area import metadata
+from sidecar.area.metadata import FileMetadata
 from sidecar.area.objects import Condition, IfAbsent, IfMatch, ObjectHead
 from sidecar.errors import ConditionFailed, FileChanged, ObjectMissing
 from sidecar.home.entries import FileStat
 from sidecar.home.reads import StableFile, json_problem, must_be_whole_json, open_file
+from sidecar.sync.bodies import Spool
 from sidecar.sync.compare import Version, Winner, winner
 from sidecar.sync.marks import Flushed, Mark, Settled, lasting
 from sidecar.sync.shipped import Shipped
@@ -76,7 +79,7 @@ class _Shipment:
             if mark and mark.loser:
                 self._keep_loser_aside(mark)
             return self._put(IfMatch(mark.etag) if mark else IfAbsent())
-        except ConditionFailed:
+        except (ConditionFailed, ObjectMissing):  # gone: AWS says 404, others 412
             return self._contest()
 
     def _keep_loser_aside(self, mark: Mark) -> None:
@@ -112,7 +115,7 @@ class _Shipment:
 
     def _put(self, condition: Condition, *, conflict: bool = False) -> Shipped:
         workspace, stat = self.workspace, self.file.stat
-        described = metadata.FileMetadata(
+        described = FileMetadata(
             mtime_ns=stat.mtime_ns,
             mode=stat.mode,
             writer=workspace.ledger.writer,
@@ -139,23 +142,27 @@ class _Shipment:
     def _contest(self) -> Shipped:
         """Somebody else's version stands there: read it, decide, try again, at most a few times."""
         for _ in range(TRIES):
-            try:
-                head = self.workspace.head(self.path)
-                if head is None:
-                    return self._put(IfAbsent())
-                return self._meet(head)
-            except ConditionFailed:
-                continue
+            with suppress(ConditionFailed, ObjectMissing):
+                return self._read_and_decide()
         return Shipped(self.path, pending="another writer keeps changing its object")
 
-    def _meet(self, head: ObjectHead) -> Shipped:
+    def _read_and_decide(self) -> Shipped:
+        try:
+            head, spool = self.workspace.spool(self.path)
+        except ObjectMissing:
+            return self._put(IfAbsent())
+        with spool:
+            return self._meet(head, spool)
+
+    def _meet(self, head: ObjectHead, spool: Spool) -> Shipped:
         workspace, stat = self.workspace, self.file.stat
         described = metadata.read(head.metadata)
-        remote_digest = workspace.digest_of(self.path, head)
+        if described.sha256 != spool.sha256:
+            described = FileMetadata()  # of an earlier version: a tool changed the bytes and kept the rest
         remote_ns = described.mtime_ns if described.mtime_ns is not None else int(head.info.modified * 1e9)
         verdict = winner(
             Version(self.digest, stat.mtime_ns, self.mark.digest if self.mark else ""),
-            Version(remote_digest, remote_ns, described.base),
+            Version(spool.sha256, remote_ns, described.base),
             known=self.mark is not None,
             now_ns=workspace.now_ns(),
         )
@@ -169,11 +176,9 @@ class _Shipment:
             workspace.keep_aside(self.path, self.body, self.digest, stat.mtime_ns)
             self._settle(head.info.etag)
             return Shipped(self.path, self.body.size, conflict=True)
-        displaced = not self.mark or remote_digest != self.mark.digest
+        displaced = not self.mark or spool.sha256 != self.mark.digest
         if displaced:
-            _, spool = workspace.spool(self.path, if_match=head.info.etag)
-            with spool:
-                workspace.keep_aside(self.path, spool, spool.sha256, remote_ns)
+            workspace.keep_aside(self.path, spool, spool.sha256, remote_ns)
         return self._put(IfMatch(head.info.etag), conflict=displaced)
 
     def _settle(self, etag: str) -> None:

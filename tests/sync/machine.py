@@ -1,0 +1,533 @@
+"""A small world: pods of one user with agents in them, an outside writer, one bucket, and a clock.
+
+Everything real but the bucket: homes and ledgers are files, operations are the project's own. A `World` has a
+method for each thing that can happen; it keeps `Truth` informed and checks it after each operation. Tests
+drive it by hand or at random.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sidecar.area.keys import AreaKeys
+from sidecar.errors import SidecarError
+from sidecar.settings import Settings
+from sidecar.sync.compare import is_transcript
+from sidecar.sync.marks import Mark
+from sidecar.sync.workspace import Workspace
+from tests.sync.machine_points import (
+    Event,
+    Process,
+    close_left_open,
+    installed,
+    pass_point,
+    running,
+    running_process,
+)
+from tests.sync.machine_truth import Truth, lines_of, sha256, whole_lines
+from tests.sync.memory_store import Crash, Fate, MemoryBucket, MemoryStore
+from tests.sync.pods import Pod
+
+LOGS = ("projects/p/s.jsonl", "projects/p/t.jsonl")
+SETTINGS = "settings.json"
+FILE, BELOW = "plans/a", "plans/a/b.md"
+"""A file, and one in a directory of the same name: only one of the two can be in a home."""
+WHOLE = (SETTINGS, "CLAUDE.md", FILE, BELOW)
+PATHS = LOGS + WHOLE
+# What can happen in the middle of an operation: `World.happen`.
+MEANWHILE = (
+    "crash",
+    "append",
+    "torn",
+    "edit",
+    "delete",
+    "rewind",
+    "outside put",
+    "outside stale",
+    "outside delete",
+    "outside in place",
+    "the others back up",
+    "the others merge",
+    "outage",
+    "lost answer",
+    "cleared answer",
+    "late",
+)
+SECOND_NS = 1_000_000_000
+START_NS = 1_800_000_000 * SECOND_NS
+
+
+class Life(Pod):
+    """One pod, whose store is in memory. ``name``: changes with its home, because its agent is another."""
+
+    def __init__(self, place: Path, name: str, bucket: MemoryBucket, *, tiny_blocks: bool) -> None:
+        self.place = place / name
+        self.name = name
+        self.bucket = bucket
+        self.skew_ns = 0
+        self.touched: dict[str, bytes | None] = {}
+        self.rest: dict[str, bytes] = {}
+        self.marks: dict[str, Mark] = {}
+        self._tiny = tiny_blocks
+        self.opened = False
+        super().__init__(
+            Settings(
+                bucket=bucket.name,
+                home=str(self.place / "home"),
+                state_dir=self.place / "state",
+                concurrency=1,
+            )
+        )
+
+    def __post_init__(self) -> None:
+        sizes: dict[str, Any] = {"single_put_bytes": 60, "chunk_bytes": 7} if self._tiny else {}
+        self.store: Any = MemoryStore(self.bucket, self.name, pass_point=pass_point, **sizes)
+
+    def open(self, *, live: bool = True) -> Workspace:
+        workspace = super().open(live=live)
+        self.marks, self.opened = workspace.ledger.marks(), True
+        return workspace
+
+    def content(self, path: str) -> bytes | None:
+        """What the file at `path` holds; None where there is no file."""
+        try:
+            return (self.home / path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    def contents(self) -> dict[str, bytes]:
+        return {path: body for path in PATHS if (body := self.content(path)) is not None}
+
+
+@dataclass
+class Tally:
+    """What a run consisted of."""
+
+    operations: int = 0
+    crashes: int = 0
+    failures: int = 0
+    events: int = 0
+
+
+class World:
+    """`tiny_blocks`: see `machine_points.installed`; the world's code must run inside that."""
+
+    def __init__(
+        self,
+        place: Path,
+        *,
+        pods: int = 2,
+        tiny_blocks: bool = False,
+        opaque_etags: bool = False,
+        missing_answer: int = 404,
+    ) -> None:
+        self.place = place
+        self.keys = AreaKeys("user_data", "ada")
+        self.bucket = MemoryBucket(opaque_etags=opaque_etags, missing_answer=missing_answer)
+        self.truth = Truth(self.keys)
+        self.bucket.watchers.append(self.truth.watch)
+        self.now_ns = START_NS
+        self.tally = Tally()
+        self._tiny = tiny_blocks
+        self._count = 0
+        self._busy: list[Life] = []
+        self.last_points = 0
+        self.pods = [self._new_life(number) for number in range(pods)]
+
+    # -- time and identity
+
+    def wait(self, seconds: float) -> None:
+        self.now_ns += int(seconds * SECOND_NS)
+        self.bucket.clock = self.now_ns / SECOND_NS
+
+    def next(self) -> int:
+        self._count += 1
+        return self._count
+
+    def _new_life(self, number: int) -> Life:
+        return Life(self.place, f"p{number}-{self.next()}", self.bucket, tiny_blocks=self._tiny)
+
+    # -- the agent
+
+    def append(self, pod: Life, path: str, count: int = 1, *, torn: bool = False) -> None:
+        """Whole lines that nobody else has; `torn`: the last one without its end, which comes next time."""
+        lines = [f'{{"w":"{pod.name}","n":{self.next()}}}'.encode() for _ in range(count)]
+        self.append_lines(pod, path, lines, torn=torn)
+
+    def append_lines(self, pod: Life, path: str, lines: list[bytes], *, torn: bool = False) -> None:
+        before = pod.content(path) or b""
+        data = b"".join(line + b"\n" for line in lines)
+        if before and not before.endswith(b"\n"):
+            data = pod.rest.get(path, b"") + b"\n" + data
+        self.truth.make(path, *lines)
+        if torn:
+            cut = len(data) - 1 - len(lines[-1]) // 2
+            pod.rest[path], data = data[cut:-1], data[:cut]
+        self._wrote(pod, path, lambda: pod.append(path, data))
+
+    def repeat(self, pod: Life, path: str) -> None:
+        """A line that is in the file once more, on purpose."""
+        lines = lines_of(whole_lines(pod.content(path) or b""))
+        if lines:
+            self.append_lines(pod, path, [lines[self.next() % len(lines)]])
+
+    def rewind(self, pod: Life, path: str, keep: int, *, more: int = 0) -> None:
+        """The transcript cut back to its first lines, and gone on from there."""
+        lines = lines_of(whole_lines(pod.content(path) or b""))
+        if not lines:
+            return
+        self.truth.disordered.add(path)
+        new = [f'{{"w":"{pod.name}","n":{self.next()}}}'.encode() for _ in range(more)]
+        self.truth.make(path, *new)
+        data = b"".join(line + b"\n" for line in lines[: keep % len(lines)] + new)
+        self._wrote(pod, path, lambda: pod.write(path, data))
+
+    def edit(self, pod: Life, path: str, *, in_place: bool = False) -> bytes:
+        """A version that nobody had before, as long as every other."""
+        body = self._version()
+        self.put_in(pod, path, body, in_place=in_place)
+        return body
+
+    def put_in(self, pod: Life, path: str, body: bytes, *, in_place: bool = False) -> None:
+        self.truth.make(path, body)
+
+        def write() -> None:
+            self._make_way(pod, path)
+            if in_place:
+                pod.write(path, body)
+            else:
+                pod.write(path + ".tmp.1", body).rename(pod.home / path)
+
+        self._wrote(pod, path, write)
+
+    def revert(self, pod: Life, path: str) -> None:
+        """An earlier version put back by the agent."""
+        made = sorted(self.truth.made.get(path, ()))
+        if made:
+            self.put_in(pod, path, made[self.next() % len(made)])
+
+    def delete(self, pod: Life, path: str) -> None:
+        if pod.content(path) is not None:
+            self.truth.disordered.add(path)
+            pod.touched[path] = None
+            (pod.home / path).unlink()
+
+    def touch(self, pod: Life, path: str) -> None:
+        if pod.content(path) is not None:
+            self._wrote(pod, path, lambda: (pod.home / path).chmod(0o600 + self.next() % 8))
+
+    def _wrote(self, pod: Life, path: str, write: Callable[[], object]) -> None:
+        write()
+        pod.touched[path] = pod.content(path)
+        at = self.now_ns + pod.skew_ns
+        os.utime(pod.home / path, ns=(at, at))
+
+    def _make_way(self, pod: Life, path: str) -> None:
+        if path == FILE and (pod.home / FILE).is_dir():
+            pod.touched[BELOW] = None
+            shutil.rmtree(pod.home / FILE)
+        elif path == BELOW and (pod.home / FILE).is_file():
+            pod.touched[FILE] = None
+            (pod.home / FILE).unlink()
+        (pod.home / path).parent.mkdir(parents=True, exist_ok=True)
+
+    def _version(self) -> bytes:
+        return f'{{"v":{100_000 + self.next()}}}\n'.encode()
+
+    # -- the outside writer: no conditions, no metadata unless it copies
+
+    def outside_put(self, path: str) -> None:
+        """A new version; of a transcript: what is there and a line more, whoever wrote in between."""
+        if not is_transcript(path):
+            body = self._version()
+            self.truth.make(path, body)
+            self.bucket.put(self.keys.object(path), body)
+            return
+        there = self.bucket.objects.get(self.keys.object(path))
+        line = f'{{"outside":{self.next()}}}'.encode()  # who cuts and puts back keeps no order
+        self.truth.make(path, line)
+        self.bucket.put(self.keys.object(path), whole_lines(there.body if there else b"") + line + b"\n")
+
+    def outside_stale(self, path: str, *, copy: bool = False) -> None:
+        """An earlier version put back; `copy`: with the metadata that it had."""
+        versions = self.truth.ever.get(path, [])
+        if versions:
+            old = versions[self.next() % len(versions)]
+            self.bucket.put(self.keys.object(path), old.body, metadata=old.metadata if copy else {})
+
+    def outside_cut(self, path: str) -> None:
+        """An upload that broke: the object without its end, inside a line."""
+        there = self.bucket.objects.get(self.keys.object(path))
+        if there and len(there.body) > 3:
+            body = there.body[: -1 - self.next() % (len(there.body) - 2)]
+            self.truth.make(path, lines_of(body)[-1] if is_transcript(path) else body)
+            self.bucket.put(self.keys.object(path), body)
+
+    def outside_in_place(self, path: str) -> None:
+        """A tool that changes the bytes and sends the old metadata again (mounts of a bucket do)."""
+        there = self.bucket.objects.get(self.keys.object(path))
+        if there and not is_transcript(path):
+            body = self._version()
+            self.truth.make(path, body)
+            self.bucket.put(self.keys.object(path), body, metadata=there.metadata)
+
+    def outside_delete(self, path: str) -> None:
+        self.bucket.delete(self.keys.object(path))
+
+    def outside_manifest(self, choice: int) -> None:
+        """The manifest lost, damaged, or an earlier one."""
+        key = self.keys.manifest
+        there, before = self.bucket.objects.get(key), self.bucket.before.get(key)
+        if choice % 3 == 0:
+            self.bucket.delete(key)
+        elif choice % 3 == 1 and there:
+            self.bucket.put(key, there.body[: len(there.body) // 2])
+        elif before:
+            self.bucket.put(key, before.body)
+
+    # -- in the middle of an operation
+
+    def happen(self, pod: Life, what: str, path: str) -> None:
+        """One of `MEANWHILE`, at a point of an operation of `pod`."""
+        process = running_process()
+        if what == "torn" and process and process.here == "before _append_at_once":
+            return  # a client writes a line in one call: nothing can keep ours out of half of one
+        self.tally.events += 1
+        log, whole = (path, SETTINGS) if path in LOGS else (LOGS[0], path)
+        happenings: dict[str, Callable[[], object]] = {
+            "crash": self.die,
+            "append": lambda: self.append(pod, log),
+            "torn": lambda: self.append(pod, log, torn=True),
+            "edit": lambda: self.edit(pod, whole),
+            "delete": lambda: self.delete(pod, path),
+            "rewind": lambda: self.rewind(pod, log, 1, more=1),
+            "outside put": lambda: self.outside_put(path),
+            "outside stale": lambda: self.outside_stale(path),
+            "outside delete": lambda: self.outside_delete(path),
+            "outside in place": lambda: self.outside_in_place(path),
+            "the others back up": lambda: [self.backup(one) for one in self.pods if one is not pod],
+            "the others merge": lambda: [self.merge(one) for one in self.pods if one is not pod],
+            "outage": lambda: self.trouble(pod, [Fate.UNREACHABLE] * 50),
+            "lost answer": lambda: self.trouble(pod, [Fate.LOST]),
+            "cleared answer": lambda: self.trouble(pod, [Fate.CLEARED]),
+            "late": lambda: self.trouble(pod, [Fate.LATE]),
+        }
+        happenings[what]()
+
+    # -- what happens to pods
+
+    def lose_ledger(self, pod: Life) -> None:
+        shutil.rmtree(pod.place / "state", ignore_errors=True)
+
+    def empty_home(self, pod: Life) -> None:
+        """Everything in the home is gone; the home and the ledger stay."""
+        for entry in pod.home.iterdir() if pod.home.exists() else ():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        self._new_agent(pod)
+
+    def lose_home(self, pod: Life) -> None:
+        shutil.rmtree(pod.home, ignore_errors=True)
+        self._new_agent(pod)
+
+    def _new_agent(self, pod: Life) -> None:
+        pod.name = f"{pod.name.split('-')[0]}-{self.next()}"
+        pod.rest.clear()
+
+    def replace_pod(self, number: int) -> Life:
+        """The pod goes with all it had; another comes."""
+        shutil.rmtree(self.pods[number].place, ignore_errors=True)
+        self.pods[number] = self._new_life(number)
+        return self.pods[number]
+
+    def trouble(self, pod: Life, fates: list[Fate]) -> None:
+        """What becomes of the pod's next requests."""
+        pod.store.fates = list(fates)
+
+    # -- the sidecar
+
+    def start(self, pod: Life, events: dict[int, list[Event]] | None = None, *, live: bool = False) -> Any:
+        """The init hook (`live`: the first trigger, beside the agent)."""
+        if live:
+            from sidecar.sync.initial import initial_sync
+
+            def work() -> Any:
+                with pod.open() as workspace:
+                    return initial_sync(workspace)
+
+            return self._operate(pod, work, events, restores=True)
+        return self._operate(pod, pod.start, events, restores=True)
+
+    def merge(self, pod: Life, events: dict[int, list[Event]] | None = None) -> Any:
+        return self._operate(pod, pod.merge, events, restores=True)
+
+    def backup(self, pod: Life, events: dict[int, list[Event]] | None = None) -> Any:
+        return self._operate(pod, pod.backup, events, restores=False)
+
+    def _operate(
+        self,
+        pod: Life,
+        work: Callable[[], Any],
+        events: dict[int, list[Event]] | None,
+        *,
+        restores: bool,
+    ) -> Any:
+        """Run `work` as a process that may die; returns its result, or None where there is none."""
+        if pod in self._busy:
+            return None  # its lock is held: the second one would end at once
+        if not self._busy:
+            self.wait(1)  # else every file would count as changed a moment ago
+        self.tally.operations += 1
+        before, pod.touched, pod.opened = pod.contents(), {}, False
+        process = Process(lambda: self.now_ns + pod.skew_ns, events)
+        result = None
+        self._busy.append(pod)
+        try:
+            with running(process):
+                result = work()
+        except Crash:
+            self.tally.crashes += 1
+            close_left_open(pod.place)
+        except SidecarError:
+            self.tally.failures += 1
+        finally:
+            self._busy.remove(pod)
+            pod.store.fates = []
+        self.last_points = process.points
+        self._check_home(pod, before, restores=restores)
+        if result is not None and not restores and result.durable:
+            self._check_durable(pod, before, {entry.path for entry in result.refused})
+        return result
+
+    def die(self) -> None:
+        """The process that runs now is killed at this point."""
+        process = running_process()
+        if process:
+            process.die()
+
+    # -- what must hold after each operation
+
+    def _check_home(self, pod: Life, before: dict[str, bytes], *, restores: bool) -> None:
+        after = pod.contents()
+        for path, body in after.items():
+            if is_transcript(path):
+                own_tail = body[len(whole_lines(body)) :] and pod.rest.get(path)
+                self.truth.check_lines(path, whole_lines(body) if own_tail else body, f"{pod.name}'s home")
+            elif body not in self.truth.made.get(path, ()):
+                self._broken(f"{pod.name}'s home: {path} is no version that anybody made: {body!r}")
+        for path in PATHS:
+            left = pod.touched[path] if path in pod.touched else before.get(path)
+            self._check_left_alone(pod, path, left, after.get(path), restores)
+
+    def _check_left_alone(
+        self, pod: Life, path: str, old: bytes | None, new: bytes | None, restores: bool
+    ) -> None:
+        if old == new:
+            return
+        mark = pod.marks.get(path) if pod.opened else None
+        if not restores:
+            self._broken(f"a backup of {pod.name} changed {path} from {old!r} to {new!r}")
+        elif old is None:
+            if mark is not None:
+                self._broken(f"a restore of {pod.name} brought the deleted {path} back")
+        elif new is None:
+            self._broken(f"a restore of {pod.name} removed {path}")
+        elif is_transcript(path):
+            if not new.startswith(old):
+                self._broken(f"a restore of {pod.name} made {new!r} of the transcript {old!r}")
+        elif mark is None and old not in self.truth.kept.get(path, ()):
+            self._broken(f"a restore of {pod.name} replaced {path}, {old!r} by {new!r}; it is kept nowhere")
+        elif mark is not None and (path in pod.touched or mark.local_digest != sha256(old)):
+            self._broken(f"a restore of {pod.name} undid the local change of {path}, {old!r}, by {new!r}")
+
+    def _check_durable(self, pod: Life, before: dict[str, bytes], refused: set[str]) -> None:
+        for path, body in before.items():
+            if path not in refused and path not in pod.touched and not self.truth.is_durable(path, body):
+                self._broken(f"{pod.name} said durable, and {path} was never in the bucket: {body!r}")
+
+    def _broken(self, sentence: str) -> None:
+        self.truth.broken.append(sentence)
+
+    def assert_unbroken(self) -> None:
+        assert not self.truth.broken, "\n".join(self.truth.broken)
+
+    # -- the end
+
+    def settle(self, rounds: int = 8) -> Life:
+        """No more faults: all pods back up and restore until nothing moves; then a fresh pod restores."""
+        while self.bucket.late:
+            self.bucket.deliver()
+        for pod in self.pods:
+            pod.store.fates, pod.store.lies, pod.store.outage = [], {}, False
+        for number in range(rounds + 1):
+            self.wait(61)
+            seen = self._everything()
+            backups = [self._round(pod) for pod in self.pods]
+            self.assert_unbroken()
+            if self._everything() == seen:
+                break
+            assert number < rounds, f"it never comes to rest: {self._moving(seen)}"
+        for backup in backups:
+            assert backup and backup.durable, f"at rest and not durable: {backup}"
+        fresh = self._new_life(99)
+        assert self.start(fresh).synced
+        self._check_end(fresh)
+        return fresh
+
+    def _round(self, pod: Life) -> Any:
+        self.start(pod)
+        self.merge(pod)
+        return self.backup(pod)
+
+    def _everything(self) -> dict[str, Any]:
+        objects = {key: (v.body, v.etag) for key, v in self.bucket.objects.items()}
+        return objects | {f"{pod.name}:{p}": body for pod in self.pods for p, body in pod.contents().items()}
+
+    def _moving(self, seen: dict[str, Any]) -> dict[str, Any]:
+        now = self._everything()
+        return {key: (seen.get(key), now.get(key)) for key in seen | now if seen.get(key) != now.get(key)}
+
+    def _check_end(self, fresh: Life) -> None:
+        for pod in self.pods:
+            for path, body in pod.contents().items():
+                self._check_in_bucket(pod, path, body)
+        for path in LOGS:
+            there = self.bucket.objects.get(self.keys.object(path))
+            wanted = (
+                there.body + (b"" if there.body.endswith(b"\n") or not there.body else b"\n")
+                if there
+                else None
+            )
+            if fresh.content(path) != wanted:
+                self._broken(f"a fresh pod got {fresh.content(path)!r} of {path}, not {wanted!r}")
+        self.assert_unbroken()
+
+    def _check_in_bucket(self, pod: Life, path: str, body: bytes) -> None:
+        there = self.bucket.objects.get(self.keys.object(path))
+        if is_transcript(path):
+            lacking = Counter(lines_of(whole_lines(body))) - Counter(lines_of(there.body if there else b""))
+            if lacking and (there or not self._was_deleted_outside(path)):
+                self._broken(f"{path} of {pod.name} has lines that the object lacks: {dict(lacking)}")
+        elif not self.truth.is_durable(path, body) and not self._is_refused(pod, path):
+            self._broken(f"{path} of {pod.name} never came to the bucket: {body!r}")
+
+    def _was_deleted_outside(self, path: str) -> bool:
+        return self.keys.object(path) in self.bucket.before
+
+    def _is_refused(self, pod: Life, path: str) -> bool:
+        from sidecar.home.reads import json_problem, must_be_whole_json
+
+        return must_be_whole_json(path) and bool(json_problem(pod.content(path) or b""))
+
+
+@contextlib.contextmanager
+def world_in(place: Path, **options: Any) -> Iterator[World]:
+    """A world with its points installed."""
+    with installed(tiny_blocks=options.get("tiny_blocks", False)):
+        yield World(place, **options)

@@ -1,0 +1,154 @@
+"""Where an operation can be cut: the points at which a process may die or the world may move on.
+
+A point stands before and after every request (`MemoryStore` passes them) and every step on a disk: a file
+getting its name, lines being appended, a line of the ledger's log, its snapshot. What is not a step on a disk
+cannot be told from the next point.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.home import appends, placement, writes
+from sidecar.sync import bodies, merge, restore, snapshots, transcripts, whole_files
+from sidecar.sync.ledger_file import LedgerFile
+from sidecar.sync.workspace import Workspace
+from tests.sync.memory_store import Crash
+
+Event = Callable[[], None]
+
+# Steps on a disk: (where the name is looked up, the name).
+_STEPS: tuple[tuple[Any, str], ...] = (
+    (placement, "take_free_name"),
+    (placement, "replace"),
+    (appends, "_append_at_once"),
+    (writes.Writer, "write"),
+    (writes.Writer, "_dress"),
+    (restore, "make_directory"),
+    (restore, "set_directory"),
+    (restore, "make_link"),
+    (restore, "remove_leftovers"),
+    (LedgerFile, "_write_snapshot"),
+    (LedgerFile, "append"),
+)
+
+
+class Process:
+    """One run of the sidecar. `events`: by the number of the point, what happens there."""
+
+    def __init__(self, clock_ns: Callable[[], int], events: dict[int, list[Event]] | None = None) -> None:
+        self.clock_ns = clock_ns
+        self.dead = False
+        self.here = ""
+        self.points = 0
+        self._events = dict(events or {})
+
+    def pass_point(self, what: str) -> None:
+        """Something is about to happen, or has happened just now."""
+        if self.dead:
+            raise Crash(what)
+        self.points += 1
+        self.here = what
+        for event in self._events.pop(self.points, ()):
+            event()
+
+    def die(self) -> None:
+        self.dead = True
+        raise Crash
+
+
+_running: list[Process] = []
+
+
+@contextlib.contextmanager
+def running(process: Process) -> Iterator[Process]:
+    """Run code as `process`; one process may run inside a point of another."""
+    _running.append(process)
+    try:
+        yield process
+    finally:
+        _running.pop()
+
+
+def running_process() -> Process | None:
+    """The innermost process that runs now."""
+    return _running[-1] if _running else None
+
+
+def pass_point(what: str) -> None:
+    if _running:
+        _running[-1].pass_point(what)
+
+
+@contextlib.contextmanager
+def installed(*, tiny_blocks: bool = False) -> Iterator[None]:
+    """The code with its points, its clocks, and no waiting.
+
+    `tiny_blocks`: what is held in memory and compared at once are a few bytes, so that a body of three lines
+    takes the way of a body of gigabytes.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in _STEPS:
+            patch.setattr(owner, name, _with_points(getattr(owner, name), name))
+        patch.setattr(LedgerFile, "append", _with_half_a_line(LedgerFile.append))
+        patch.setattr(writes.Writer, "_forget", _unless_dead(writes.Writer._forget))
+        patch.setattr(Workspace, "now_ns", _now_ns(Workspace.now_ns))
+        for module in (transcripts, whole_files):
+            patch.setattr(module, "_PAUSE_SECONDS", 0)
+        if tiny_blocks:
+            for module in (bodies, merge, snapshots):
+                patch.setattr(module, "BLOCK_BYTES", 16)
+            patch.setattr(snapshots, "MEMORY_BYTES", 40)
+        yield
+
+
+def _with_points(step: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def run(*args: Any, **options: Any) -> Any:
+        pass_point(f"before {name}")
+        value = step(*args, **options)
+        pass_point(f"after {name}")
+        return value
+
+    return run
+
+
+def _with_half_a_line(append: Callable[..., None]) -> Callable[..., None]:
+    """A kill in the middle of a line of the ledger's log leaves its first half."""
+
+    def run(self: LedgerFile, line: list[Any]) -> None:
+        try:
+            pass_point("half a line of the ledger")
+        except Crash:
+            os.write(self._log_fd, repr(line).encode()[:20])
+            raise
+        append(self, line)
+
+    return run
+
+
+def _unless_dead(clean_up: Callable[..., None]) -> Callable[..., None]:
+    """The dead clean nothing up."""
+
+    def run(self: writes.Writer) -> None:
+        if not (_running and _running[-1].dead):
+            clean_up(self)
+
+    return run
+
+
+def _now_ns(real: Callable[[Workspace], int]) -> Callable[[Workspace], int]:
+    return lambda workspace: _running[-1].clock_ns() if _running else real(workspace)
+
+
+def close_left_open(place: Path) -> None:
+    """What the kernel does for a dead process: close what it had open below `place`."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}").startswith(str(place)):
+                os.close(int(name))

@@ -1,0 +1,144 @@
+"""What must hold, whatever happens: the promises, told apart from the code that keeps them.
+
+`Truth` watches every write that reaches the bucket and is told everything that agents and outside writers
+make. What it finds broken is collected in ``broken`` as sentences.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from sidecar.area.keys import AreaKeys
+from sidecar.sync.compare import is_transcript
+from tests.sync.memory_store import OUTSIDE, Change, Version
+
+_NUMBERED = re.compile(rb'{"w":"([^"]+)","n":(\d+)}')
+
+
+def lines_of(body: bytes) -> list[bytes]:
+    """The lines; a last one without its end counts as a line."""
+    lines = body.split(b"\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def whole_lines(body: bytes) -> bytes:
+    return body[: body.rfind(b"\n") + 1]
+
+
+def sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def holds(bodies: Iterable[bytes], lines: Counter[bytes]) -> bool:
+    """Whether one of `bodies` has every one of `lines`."""
+    return any(not lines - Counter(lines_of(body)) for body in bodies)
+
+
+class Truth:
+    """The bucket's history and the promises about it."""
+
+    def __init__(self, keys: AreaKeys) -> None:
+        self.keys = keys
+        self.broken: list[str] = []
+        self.ever: dict[str, list[Version]] = {}
+        self.kept: dict[str, set[bytes]] = {}
+        self.made: dict[str, Counter[bytes]] = {}
+        self.disordered: set[str] = set()
+        self.changes = 0
+
+    # -- what agents and outside writers make
+
+    def make(self, path: str, *contents: bytes) -> None:
+        """Somebody writes these lines (of a transcript) or this version (of another file)."""
+        self.made.setdefault(path, Counter()).update(contents)
+
+    # -- what reaches the bucket
+
+    def watch(self, change: Change) -> None:
+        """Judge one write."""
+        self.changes += 1
+        ours = change.by != OUTSIDE
+        if ours and not change.key.startswith(self.keys.root):
+            self.broken.append(f"{change.by} wrote outside the user's prefix: {change.key}")
+        if change.key.startswith(self.keys.conflicts) and change.new:
+            self._keep(change.key, change.new)
+        if not change.key.startswith(self.keys.objects):
+            return
+        path = self.keys.path(change.key)
+        if ours:
+            self._judge(path, change)
+        if change.new:
+            self.ever.setdefault(path, []).append(change.new)
+
+    def _keep(self, key: str, new: Version) -> None:
+        path = key[len(self.keys.conflicts) :].split("/", 2)[2][:-9]
+        self._check_content(path, new.body, "a conflict copy")
+        self.kept.setdefault(path, set()).add(new.body)
+
+    def _judge(self, path: str, change: Change) -> None:
+        if change.new is None:
+            self.broken.append(f"{change.by} deleted {path}")
+            return
+        self._check_content(path, change.new.body, f"the object by {change.by}")
+        if is_transcript(path) and change.new.body and not change.new.body.endswith(b"\n"):
+            self.broken.append(f"{path} ends inside a line: {change.new.body!r}")
+        if change.old:
+            self._check_displaced(path, change.old, change.new)
+
+    def _check_displaced(self, path: str, old: Version, new: Version) -> None:
+        if old.body == new.body or old.body in self.kept.get(path, ()):
+            return
+        if is_transcript(path):
+            lost = Counter(lines_of(old.body)) - Counter(lines_of(new.body))
+            if lost and not new.body.startswith(old.body):
+                self.broken.append(f"{path}: lines are in no object and no conflict copy: {dict(lost)}")
+        elif new.metadata.get("base") != sha256(old.body) and not self._same_writer(old, new):
+            self.broken.append(f"{path}: {old.body!r} was displaced by {new.body!r} and kept nowhere")
+
+    def _same_writer(self, old: Version, new: Version) -> bool:
+        said = old.metadata.get("sha256") == sha256(old.body)
+        return said and old.metadata.get("writer") == new.metadata.get("writer")
+
+    def _check_content(self, path: str, body: bytes, where: str) -> None:
+        if is_transcript(path):
+            self.check_lines(path, body, where)
+        elif body not in self.made.get(path, ()):
+            self.broken.append(f"{where}: {path} is no version that anybody made: {body!r}")
+
+    # -- what a home holds
+
+    def check_lines(self, path: str, body: bytes, where: str) -> None:
+        """Whole lines that somebody wrote, none more often than it was written, each writer's in order."""
+        lines, made = lines_of(body), self.made.get(path, Counter())
+        strange = [line for line in lines if line not in made]
+        if strange:
+            self.broken.append(f"{where}: {path} has lines that nobody wrote: {strange}")
+        more = Counter(lines) - made
+        if more and not strange:
+            self.broken.append(f"{where}: {path} has lines more often than they were written: {dict(more)}")
+        if path not in self.disordered:
+            self._check_order(path, lines, where)
+
+    def _check_order(self, path: str, lines: list[bytes], where: str) -> None:
+        last: dict[bytes, int] = {}
+        seen: set[bytes] = set()
+        for line in lines:
+            match = _NUMBERED.fullmatch(line)
+            if not match or line in seen:
+                continue
+            seen.add(line)
+            if int(match[2]) <= last.get(match[1], -1):
+                self.broken.append(f"{where}: {path} has the lines of {match[1]!r} out of order: {lines}")
+            last[match[1]] = int(match[2])
+
+    # -- what was promised to be durable
+
+    def is_durable(self, path: str, content: bytes) -> bool:
+        """Whether `content` was in the bucket at some time: objects lose nothing by ours after that."""
+        bodies = [version.body for version in self.ever.get(path, ())] + list(self.kept.get(path, ()))
+        if is_transcript(path):
+            return holds(bodies, Counter(lines_of(whole_lines(content)))) or not whole_lines(content)
+        return content in bodies
