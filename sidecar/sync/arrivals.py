@@ -65,6 +65,7 @@ class _Path:
         self.info = info
         self.entry = entry
         self.key = workspace.keys.object(path)
+        self.begun_ns = workspace.now_ns()
 
     def step_now(self) -> RestoreStep:
         """What the path asks for after it changed under our hands: no local change is undone."""
@@ -131,7 +132,7 @@ class _Path:
 
     def _record(self, info: ObjectInfo, sha256: str, stat: FileStat) -> None:
         """Rule 6: the base is the object as read."""
-        known = lasting(stat, self.workspace.now_ns())
+        known = lasting(stat, self.begun_ns)
         mark = Mark(info.etag, info.size, sha256, info.size, sha256, known, stat.mtime_ns, stat.mode)
         self.workspace.ledger.record(self.path, mark)
 
