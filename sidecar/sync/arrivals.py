@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sidecar.area import metadata
@@ -58,6 +59,18 @@ def bring(
     return Arrival(path, problem=problem)
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An object that was read already: written from what was read, it is the version that was compared."""
+
+    info: ObjectInfo
+    metadata: dict[str, str]
+    body: Spool
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        return blocks(self.body)
+
+
 class _Path:
     def __init__(self, workspace: Workspace, path: str, info: ObjectInfo, entry: FileEntry | None) -> None:
         self.workspace = workspace
@@ -89,7 +102,9 @@ class _Path:
         with self.workspace.store.open(self.key) as download:
             return self._write(download, replacing, local=None)
 
-    def _write(self, download: Download, replacing: FileStat | None, local: Snapshot | None) -> Arrival:
+    def _write(
+        self, download: Download | _Held, replacing: FileStat | None, local: Snapshot | None
+    ) -> Arrival:
         """Stream the object into place; with `local`: adopt equal bytes, or keep the local ones aside."""
         digest, last = hashlib.sha256(), b"\n"
         with open_writer(self.workspace.home, self.path) as writer:
@@ -118,10 +133,10 @@ class _Path:
         self._record(download.info, sha256, stat)
         return Arrival(self.path, download.info.size, moved=True, conflict=local is not None)
 
-    def _is_checked(self, download: Download) -> bool:
+    def _is_checked(self, download: Download | _Held) -> bool:
         return must_be_whole_json(self.path) and download.info.size <= _JSON_BYTES
 
-    def _times(self, download: Download) -> tuple[int, int]:
+    def _times(self, download: Download | _Held) -> tuple[int, int]:
         if self.entry and self.entry.etag == download.info.etag:
             return self.entry.mtime_ns, self.entry.mode
         described = metadata.read(download.metadata)
@@ -130,9 +145,9 @@ class _Path:
             mtime_ns = int(download.info.modified * 1e9)
         return mtime_ns, described.mode if described.mode is not None else 0o600
 
-    def _record(self, info: ObjectInfo, sha256: str, stat: FileStat) -> None:
+    def _record(self, info: ObjectInfo, sha256: str, stat: FileStat, *, untouched: bool = True) -> None:
         """Rule 6: the base is the object as read."""
-        known = lasting(stat, self.begun_ns)
+        known = lasting(stat, self.begun_ns) if untouched else None
         mark = Mark(info.etag, info.size, sha256, info.size, sha256, known, stat.mtime_ns, stat.mode)
         self.workspace.ledger.record(self.path, mark)
 
@@ -145,32 +160,33 @@ class _Path:
     def _append(self) -> Arrival:
         workspace = self.workspace
         with open_file(workspace.home, self.path) as file:
-            head_spool = workspace.spool(self.path)
-            with head_spool[1] as spool:
-                info = head_spool[0].info
-                end = file.last_newline()
-                if end != file.size:
-                    return Arrival(
-                        self.path, problem="its last line is unfinished; the next restore adds the rest"
-                    )
+            end = file.last_newline()
+            if end != file.size:
+                self._clear(file.stat)  # the object may lack lines of the home: the next checkpoint looks
+                return Arrival(
+                    self.path, problem="its last line is unfinished; the next restore adds the rest"
+                )
+            head, spool = workspace.spool(self.path)
+            with spool:
                 local = Snapshot(file, end)
                 shared = merge.common_prefix(local, spool, end, spool.size)
                 if shared == end:
-                    return self._continue(info, spool, local, file.stat)
-                return self._add_missing(info, spool, local, file.stat, contained=shared == spool.size)
+                    return self._continue(_Held(head.info, head.metadata, spool), spool, local, file.stat)
+                return self._add_missing(head.info, spool, local, file.stat, contained=shared == spool.size)
 
-    def _continue(self, info: ObjectInfo, spool: Spool, local: Snapshot, stat: FileStat) -> Arrival:
+    def _continue(self, held: _Held, spool: Spool, local: Snapshot, stat: FileStat) -> Arrival:
         """The local file is a prefix of the object: what follows is placed byte for byte."""
         if local.size == spool.size:
-            self._record(info, spool.sha256, stat)
+            self._record(held.info, spool.sha256, stat)
             return Arrival(self.path)
+        if not self.workspace.live:
+            return self._write(held, stat, local=None)
         spans = merge.unite(spool, local, local.size).spans
         body = Pieced(spans, spool, local)
-        if not self.workspace.live:
-            return self._take(replacing=stat)
         data = b"".join(bytes(block) for block in blocks(body, local.size))
         after = append(self.workspace.home, self.path, data, expected_size=local.size)
-        self._record(info, spool.sha256, after)
+        # Read again by the next checkpoint: what stands before may have been rewritten while this came.
+        self._record(held.info, spool.sha256, after, untouched=False)
         return Arrival(self.path, len(data), moved=True)
 
     def _add_missing(
