@@ -15,12 +15,25 @@ from sidecar.home.beneath import FILE, Directory, Home
 from sidecar.home.entries import FileStat, file_stat
 from sidecar.home.ownership import demand_own_file
 from sidecar.home.problems import home_error, shown
+from sidecar.home.structure import utime_ns
 
 _OPEN = FILE | os.O_RDWR | os.O_APPEND
 
 
-def append(home: Home, path: str, data: Iterable[bytes] | bytes, *, expected_size: int) -> FileStat:
+def append(
+    home: Home,
+    path: str,
+    data: Iterable[bytes] | bytes,
+    *,
+    expected_size: int,
+    mtime_ns: int | None = None,
+) -> FileStat:
     """Add whole lines to the file at `path`, in one write; returns the file as it is with them and no more.
+
+    Parameters
+    ----------
+    mtime_ns: the file's time from then on, also where there are no lines to add. For a restore before the
+        agent starts: later it would hide when the agent wrote last.
 
     Raises
     ------
@@ -38,6 +51,8 @@ def append(home: Home, path: str, data: Iterable[bytes] | bytes, *, expected_siz
             found = os.fstat(fd)
             _demand_appendable(home, path, fd, found, expected_size)
             _append_at_once(fd, path, lines, expected_size)
+            if mtime_ns is not None:
+                _set_time(fd, path, mtime_ns)
             now = os.fstat(fd)
     except OSError as error:
         raise home_error("append to", path, error) from error
@@ -70,6 +85,13 @@ def _append_at_once(fd: int, path: str, lines: bytes, expected_size: int) -> Non
         )
     if end != expected_size + len(lines):
         raise FileChanged(f"{shown(path)} was written to meanwhile; the lines are in it, behind others")
+
+
+def _set_time(fd: int, path: str, mtime_ns: int) -> None:
+    try:
+        os.utime(fd, ns=utime_ns(mtime_ns))
+    except OSError as error:  # only the owner may; the lines are in the file by now
+        raise home_error("set the time of", path, error) from error
 
 
 def _reserve(fd: int, offset: int, length: int) -> None:

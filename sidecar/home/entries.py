@@ -32,10 +32,14 @@ class DirStat:
 
 @dataclass(frozen=True, slots=True)
 class LinkStat:
-    """A symbolic link that stays inside the home: ``target`` as the link holds it (always relative)."""
+    """A symbolic link that stays inside the home: ``target`` as the link holds it (always relative).
+
+    ``mtime_ns`` is the link's own, and not compared: a link is where it is and where it leads.
+    """
 
     path: str
     target: str
+    mtime_ns: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

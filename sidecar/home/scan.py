@@ -11,9 +11,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from functools import cached_property
 
 from sidecar.errors import HomeError
-from sidecar.home.beneath import DIRECTORY, Directory, Home
+from sidecar.home.beneath import DIRECTORY, Directory, Home, check_path
 from sidecar.home.entries import DirStat, FileStat, LinkStat, Refused, Scan, file_stat
 from sidecar.home.links import kept_target, link_problem
 from sidecar.home.ownership import foreign_reason
@@ -22,9 +24,10 @@ from sidecar.home.rules import Place, Rules
 from sidecar.names import MAX_KEY_BYTES, path_problem
 
 # A directory that is gone, or is something else by now: the next scan sees what came instead.
-_VANISHED = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE))
+VANISHED = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE))
 _SWAPPED = frozenset((errno.ENOENT, errno.ESTALE, errno.EINVAL))  # EINVAL: a link that is one no more
-_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+_ABSENT = VANISHED | _SWAPPED | {errno.ENAMETOOLONG}
+EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 _MIB = 1024 * 1024
 
 
@@ -48,6 +51,42 @@ def scan(home: Home, rules: Rules, *, max_file_bytes: int, key_prefix_bytes: int
     return Scan(walk.files, walk.directories, walk.links, tuple(walk.refused), walk.excluded)
 
 
+def look(
+    home: Home, rules: Rules, path: str, *, max_file_bytes: int, key_prefix_bytes: int = 0
+) -> FileStat | Refused | None:
+    """One path as a full scan would see it; the parameters are those of `scan`.
+
+    None: nothing is there, or a directory, or a link that is kept, or the rules leave it out. What is refused
+    may be a directory above `path`: that stands for all that lies below it. Whether the home was replaced is
+    not asked (`Home.check`).
+
+    Raises
+    ------
+    HomeError: `path` is not one below the home, or the home itself cannot be read.
+    """
+    check_path(path)
+    if not path or not rules.takes(path):
+        return None
+    walk = _Walk(home, rules, max_file_bytes, MAX_KEY_BYTES - key_prefix_bytes)
+    walk.run_to(path)
+    return walk.refused[0] if walk.refused else walk.files.get(path)
+
+
+def names_taken(rules: Rules, path: str, fd: int) -> Iterator[tuple[str, os.DirEntry[str], bool]]:
+    """What a scan would look at in the open directory at `path`: its path, and whether it is a directory."""
+    place = rules.place(path)
+    prefix = path + "/" if path else ""
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            below = prefix + entry.name
+            is_directory = entry.is_dir(follow_symlinks=False)
+            verdict = place.decide(entry.name, is_directory)
+            if not is_directory and verdict.taken:
+                yield below, entry, False
+            elif is_directory and (verdict.taken or verdict.descend) and not path_problem(below):
+                yield below, entry, True
+
+
 class _Walk:
     """The state of one scan."""
 
@@ -63,8 +102,11 @@ class _Walk:
         self._max_path_bytes = max_path_bytes
         self._pending = [""]
         self._uid = os.geteuid()
-        self._groups = frozenset((*os.getgroups(), os.getegid()))
         self._reads_all = False
+
+    @cached_property
+    def _groups(self) -> frozenset[int]:
+        return frozenset((*os.getgroups(), os.getegid()))
 
     def run(self) -> None:
         while self._pending:
@@ -73,6 +115,38 @@ class _Walk:
                 self._directory(path)
             except OSError as error:
                 self._failed(path, error)
+
+    def run_to(self, path: str) -> None:
+        """Look at `path` alone, and open on the way what `run` would open."""
+        *above, name = path.split("/")
+        at, fd = "", -1
+        try:
+            fd = self._home.descend("", DIRECTORY)
+            for part in above:
+                at = f"{at}/{part}" if at else part
+                self._refuses_name(at)
+                below = os.open(part, DIRECTORY, dir_fd=fd)
+                os.close(fd)
+                fd = below
+            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if not stat.S_ISDIR(found.st_mode) and not self._refuses_name(path):
+                self._found(path, found, self._rules.place(at), fd, name)
+        except OSError as error:
+            if error.errno in _ABSENT:
+                self.refused.clear()
+            else:
+                self._failed(at, error)
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def _refuses_name(self, path: str) -> bool:
+        if path.isascii() and path.isprintable() and "\\" not in path and len(path) <= self._max_path_bytes:
+            return False
+        problem = path_problem(path, MAX_KEY_BYTES - self._max_path_bytes)
+        if problem:
+            self.refused.append(Refused(path, problem))
+        return bool(problem)
 
     def _directory(self, path: str) -> None:
         place = self._rules.place(path)
@@ -103,16 +177,16 @@ class _Walk:
 
     def _entry(self, path: str, place: Place, fd: int, entry: os.DirEntry[str]) -> None:
         try:
-            found = entry.stat(follow_symlinks=False)
-            if stat.S_ISLNK(found.st_mode):
-                self._link(path, place, fd, entry.name)
-                return
+            self._found(path, entry.stat(follow_symlinks=False), place, fd, entry.name)
         except OSError as error:
             if error.errno not in _SWAPPED:
                 raise
-            return
-        if stat.S_ISREG(found.st_mode):
-            self._file(path, found, fd, entry.name)
+
+    def _found(self, path: str, found: os.stat_result, place: Place, fd: int, name: str) -> None:
+        if stat.S_ISLNK(found.st_mode):
+            self._link(path, found, place, fd, name)
+        elif stat.S_ISREG(found.st_mode):
+            self._file(path, found, fd, name)
         elif not stat.S_ISDIR(found.st_mode):
             self.refused.append(Refused(path, f"it is {kind(found.st_mode)}"))
 
@@ -128,7 +202,7 @@ class _Walk:
         else:
             self.files[path] = file_stat(path, found)
 
-    def _link(self, path: str, place: Place, fd: int, name: str) -> None:
+    def _link(self, path: str, found: os.stat_result, place: Place, fd: int, name: str) -> None:
         if not place.decide(name, True).taken:  # a directory rule holds for a link to a directory as well
             self.excluded += 1
             return
@@ -137,7 +211,7 @@ class _Walk:
         if problem:
             self.refused.append(Refused(path, problem))
         else:
-            self.links[path] = LinkStat(path, target)
+            self.links[path] = LinkStat(path, target, found.st_mtime_ns)
 
     def _over_the_cap(self, size: int) -> str:
         cap = self._max_file_bytes / _MIB
@@ -159,9 +233,9 @@ class _Walk:
         return readable
 
     def _failed(self, path: str, error: OSError) -> None:
-        if not path or error.errno in _EXHAUSTED:
+        if not path or error.errno in EXHAUSTED:
             raise home_error("read", path, error) from error
-        if error.errno in _VANISHED:
+        if error.errno in VANISHED:
             return
         self.refused.append(Refused(path, self._why(path, error)))
 

@@ -7,6 +7,7 @@ import os
 import stat
 
 from sidecar.errors import HomeError
+from sidecar.home import linux
 from sidecar.home.beneath import DIRECTORY, FILE, Directory, Home, parent_and_name
 from sidecar.home.links import kept_target, link_problem
 from sidecar.home.problems import home_error, in_the_way, shown
@@ -18,6 +19,12 @@ _INT64 = 2**63 - 1
 def temporary_name() -> str:
     """A name that no other writer uses; the rules keep such names out of every backup."""
     return f"{OWN_PREFIX}{os.urandom(8).hex()}{OWN_SUFFIX}"
+
+
+def utime_ns(mtime_ns: int) -> tuple[int, int]:
+    """`mtime_ns` as `os.utime` takes it, cut to what it can take."""
+    mtime_ns = max(-_INT64, min(mtime_ns, _INT64))
+    return mtime_ns, mtime_ns
 
 
 def opened_or_made(home: Home, path: str, mode: int = 0o700) -> int:
@@ -52,16 +59,16 @@ def set_directory(home: Home, path: str, mode: int, mtime_ns: int) -> None:
     try:
         with Directory(home.descend(path, DIRECTORY)) as fd:
             os.fchmod(fd, mode & 0o777)
-            mtime_ns = max(-_INT64, min(mtime_ns, _INT64))
-            os.utime(fd, ns=(mtime_ns, mtime_ns))
+            os.utime(fd, ns=utime_ns(mtime_ns))
     except OSError as error:
         raise home_error("set mode and time of", path, error) from error
 
 
-def make_link(home: Home, path: str, target: str) -> None:
-    """Make a symbolic link that stays inside the home; the same link may be there already.
+def make_link(home: Home, path: str, target: str, mtime_ns: int | None = None) -> None:
+    """Make a symbolic link that stays inside the home; the same link may be there already, and stays.
 
-    It belongs to whoever runs this process: a link's owner gives no right to anything.
+    It belongs to whoever runs this process: a link's owner gives no right to anything. `mtime_ns` is the
+    link's own time, where the file system keeps one.
 
     Raises
     ------
@@ -74,6 +81,8 @@ def make_link(home: Home, path: str, target: str) -> None:
     with Directory(opened_or_made(home, parent)) as directory:
         try:
             os.symlink(target, name, dir_fd=directory)
+            if mtime_ns is not None:
+                _set_link_time(directory, name, mtime_ns)
         except FileExistsError:
             _demand_same_link(home, directory, path, target)
         except OSError as error:
@@ -162,6 +171,14 @@ def _dress_new(home: Home, fd: int, mode: int) -> None:
         os.fchown(fd, *home.owner)
     if mode != 0o700:
         os.fchmod(fd, mode)
+
+
+def _set_link_time(directory: int, name: str, mtime_ns: int) -> None:
+    try:
+        os.utime(name, ns=utime_ns(mtime_ns), dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in linux.MISSING:  # a link without its time is still the link
+            raise
 
 
 def _demand_same_link(home: Home, directory: int, path: str, target: str) -> None:

@@ -10,6 +10,7 @@ from sidecar.home import linux
 from sidecar.home.beneath import Home
 from sidecar.home.entries import file_stat
 from sidecar.home.writes import append
+from tests.home.children import run_child
 from tests.home.conftest import needs_root, put
 
 
@@ -30,6 +31,37 @@ def test_an_empty_file_takes_lines(root: Path, home: Home) -> None:
 def test_nothing_to_add_changes_nothing(root: Path, home: Home) -> None:
     before = file_stat("a.jsonl", put(root, "a.jsonl", b"one\n").stat())
     assert append(home, "a.jsonl", b"", expected_size=4) == before
+
+
+@pytest.mark.parametrize("lines", [b"two\n", b""])
+def test_a_restored_file_has_the_time_it_had(root: Path, home: Home, lines: bytes) -> None:
+    put(root, "a.jsonl", b"one\n")
+    after = append(home, "a.jsonl", lines, expected_size=4, mtime_ns=1_700_000_000_123_456_789)
+    found = (root / "a.jsonl").stat()
+    assert found.st_mtime_ns == 1_700_000_000_123_456_789
+    assert after == file_stat("a.jsonl", found)
+
+
+def test_a_time_out_of_this_world_is_cut_to_what_can_be_set(root: Path, home: Home) -> None:
+    put(root, "a.jsonl", b"one\n")
+    append(home, "a.jsonl", b"two\n", expected_size=4, mtime_ns=2**80)
+    assert (root / "a.jsonl").read_bytes() == b"one\ntwo\n"
+
+
+@needs_root
+def test_who_may_write_but_not_set_the_time_is_told_so(shared: Path) -> None:
+    put(shared, "a.jsonl", b"one\n").chmod(0o666)
+    told = run_child(
+        """
+become(4321)
+with Home.open(pathlib.Path(sys.argv[1])) as home:
+    print(json.dumps(told(lambda: appends.append(home, "a.jsonl", b"two\\n", expected_size=4, mtime_ns=1))))
+""",
+        shared,
+    )
+    assert told[0] == "HomeError"
+    assert told[1].startswith("cannot set the time of a.jsonl: UID 4321 may not")
+    assert (shared / "a.jsonl").read_bytes() == b"one\ntwo\n"
 
 
 def test_a_torn_last_line_is_never_appended_to(root: Path, home: Home) -> None:

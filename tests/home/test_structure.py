@@ -68,6 +68,21 @@ def test_a_link_is_restored_and_may_be_there_already(root: Path, home: Home, pat
     assert scan(home, Rules(), max_file_bytes=10).links[path].target == target
 
 
+def test_a_link_is_restored_with_a_time_of_its_own(root: Path, home: Home) -> None:
+    before = put(root, "CLAUDE.md").stat().st_mtime_ns
+    make_link(home, "a/link", "../CLAUDE.md", 1_700_000_000_123_456_789)
+    assert (root / "a/link").lstat().st_mtime_ns == 1_700_000_000_123_456_789
+    assert (root / "CLAUDE.md").stat().st_mtime_ns == before
+    assert scan(home, Rules(), max_file_bytes=10).links["a/link"].mtime_ns == 1_700_000_000_123_456_789
+
+
+def test_a_link_that_is_there_keeps_its_time(root: Path, home: Home) -> None:
+    make_link(home, "link", "CLAUDE.md", 42)
+    make_link(home, "link", "CLAUDE.md", 43)
+    make_link(home, "link", "CLAUDE.md")
+    assert (root / "link").lstat().st_mtime_ns == 42
+
+
 def test_an_absolute_link_to_the_same_place_counts_as_the_same(root: Path, home: Home) -> None:
     (root / "link").symlink_to(root / "CLAUDE.md")
     make_link(home, "link", "CLAUDE.md")
