@@ -261,7 +261,7 @@ def _look(home: Path) -> dict[str, _Seen]:
         if path.name == ".credentials.json":
             continue
         if path.is_symlink():
-            seen[name] = _Seen("link", "", 0, str(path.readlink()))
+            seen[name] = _Seen("link", "", found.st_mtime_ns, str(path.readlink()))
         elif path.is_dir():
             seen[name] = _Seen("directory", f"{found.st_mode & 0o777:o}", found.st_mtime_ns, "")
         else:

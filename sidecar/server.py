@@ -19,6 +19,7 @@ from sidecar import termination
 from sidecar.api.identity import Verifier
 from sidecar.api.listeners import Listeners
 from sidecar.api.metrics import Metrics
+from sidecar.area.traffic import Listener
 from sidecar.errors import SidecarError
 from sidecar.logs import log
 from sidecar.settings import Settings
@@ -47,6 +48,7 @@ class _Server:
             flushed=self._metrics.flushed,
             checkpointed=self._metrics.checkpointed,
             fell_back=self._metrics.watch_fallback,
+            store=Listener(self._metrics.s3_answered, self._metrics.s3_moved),
         )
         self._manager = ClaudeSyncManager(settings, observers=observers)
         self._end = asyncio.Event()

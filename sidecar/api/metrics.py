@@ -121,6 +121,8 @@ class Metrics:
         self._checkpoints.labels(_outcome(result)).inc()
         self._checkpoint_bytes.inc(max(result.bytes, 0))
         self._checkpoint_seconds.observe(result.seconds)
+        for kind, count in result.conflict_kinds.items():
+            self._conflicts.labels(_one_of(CONFLICTS, kind)).inc(count)
         self._refused[result.user_id] = tuple(refusal_word(refused.reason) for refused in result.refused)
 
     def restored(self, result: SyncResult) -> None:
@@ -141,6 +143,18 @@ class Metrics:
         word = _one_of(OPERATIONS, operation)
         self._s3_requests.labels(word, "ok" if ok else "failed").inc()
         self._s3_seconds.labels(word).observe(seconds)
+        self._s3_sent.labels(word).inc(sent_bytes)
+        self._s3_received.labels(word).inc(received_bytes)
+
+    def s3_answered(self, operation: str, seconds: float, kind: str) -> None:
+        """One request to the store was answered (`kind` empty) or failed with an error of that kind."""
+        self.s3_request(operation, not kind, seconds)
+        if kind:
+            self.s3_error(kind)
+
+    def s3_moved(self, operation: str, sent_bytes: int, received_bytes: int) -> None:
+        """Bytes of bodies went to the store or came from it."""
+        word = _one_of(OPERATIONS, operation)
         self._s3_sent.labels(word).inc(sent_bytes)
         self._s3_received.labels(word).inc(received_bytes)
 

@@ -87,7 +87,8 @@ class Connection:
         reads_object: bool = False,
     ) -> Value:
         """What `request` returns; raises `Failure`. `what` begins the sentence of an error."""
-        return self.in_right_region(lambda: self._once(what, request, body_bytes, reads_object))
+        with self.traffic.timed(what):
+            return self.in_right_region(lambda: self._once(what, request, body_bytes, reads_object))
 
     def in_right_region(self, request: Callable[[], Value]) -> Value:
         """`request`, sent once more where it finds the bucket's region and nobody had chosen one."""
@@ -135,7 +136,8 @@ class Connection:
         from sidecar.area.signed import RequestFailed
 
         try:
-            return pending.reply()
+            with self.traffic.timed(what):
+                return pending.reply()
         except RequestFailed as failed:
             self._learn_from(failed.answer)
             raise failure(failed.answer, self.where(what)) from failed

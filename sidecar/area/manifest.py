@@ -36,11 +36,11 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """``files``, ``directories`` ((mode, mtime_ns)) and ``links`` (target), by path in the home."""
+    """``files``, ``directories`` ((mode, mtime_ns)) and ``links`` ((target, mtime_ns)), by path."""
 
     files: dict[str, FileEntry] = field(default_factory=dict)
     directories: dict[str, tuple[int, int]] = field(default_factory=dict)
-    links: dict[str, str] = field(default_factory=dict)
+    links: dict[str, tuple[str, int]] = field(default_factory=dict)
     generation: int = 0
     writer: str = ""
 
@@ -102,5 +102,5 @@ def _manifest_of(document: dict[str, Any]) -> Manifest:
     directories = {
         path: (int(mode) & 0o777, int(mtime)) for path, (mode, mtime) in document["directories"].items()
     }
-    links = {path: str(target) for path, target in document["links"].items()}
+    links = {path: (str(target), int(mtime)) for path, (target, mtime) in document["links"].items()}
     return Manifest(files, directories, links, int(document["generation"]), str(document["writer"]))

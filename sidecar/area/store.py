@@ -16,7 +16,7 @@ from sidecar.area.heads import head
 from sidecar.area.listing import check, listing
 from sidecar.area.objects import Condition, Listing, ObjectHead, Source
 from sidecar.area.patience import Patience
-from sidecar.area.traffic import Flow
+from sidecar.area.traffic import Flow, Listener
 from sidecar.area.write import Write
 from sidecar.settings import Settings
 
@@ -65,6 +65,10 @@ class Store:
     def requests(self) -> dict[str, Flow]:
         """Requests and bytes so far, by operation: list, head, get, put, part, delete, other."""
         return self._connection.traffic.snapshot()
+
+    def listen(self, listener: Listener) -> None:
+        """Have `listener` told of every request from now on."""
+        self._connection.traffic.listener = listener
 
     def list(self, prefix: str, *, exact: bool = False) -> Listing:
         """All keys under `prefix`, whole segments only: ``a/USER/`` never lists ``a/USER2/``.

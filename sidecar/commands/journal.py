@@ -125,9 +125,7 @@ def checkpoint_all_users(settings: Settings, *, as_json: bool = False) -> int:
             rows[-1]["problem"] = problem
             if not as_json:
                 why = problem or (f"{done.alive} of writers at work" if done.alive else "")
-                say(
-                    f"{done.user_id}: {done.removed} entries folded, {done.left} left{'; ' + why if why else ''}"
-                )
+                say(f"{done.user_id}: {done.removed} folded, {done.left} left" + (f"; {why}" if why else ""))
     left = sum(row["left"] for row in rows)
     if as_json:
         print_json(rows)

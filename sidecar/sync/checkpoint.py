@@ -8,6 +8,7 @@ and no request.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
@@ -42,6 +43,7 @@ class _Tally:
     bytes: int = 0
     noted: bool = False
     conflicts: list[str] = field(default_factory=list)
+    conflict_kinds: Counter[str] = field(default_factory=Counter)
     pending: list[Unsynced] = field(default_factory=list)
     refused: list[Unsynced] = field(default_factory=list)
     error: SidecarError | None = None
@@ -185,6 +187,7 @@ def _count(done: Done[Shipped], tally: _Tally, size: int) -> None:
         tally.noted |= shipped.noted
         if shipped.conflict:
             tally.conflicts.append(path)
+            tally.conflict_kinds[shipped.conflict] += 1
             log.warning("Conflict on %s: the version that lost is kept under conflicts/", path)
         if shipped.pending:
             tally.pending.append(Unsynced(path, shipped.pending, size))
@@ -239,6 +242,7 @@ def _result(workspace: Workspace, tally: _Tally, begun: float) -> BackupResult:
         seconds=time.monotonic() - begun,
         unsynced_bytes=sum(entry.size_bytes for entry in tally.pending),
         conflicts=tuple(tally.conflicts),
+        conflict_kinds=dict(tally.conflict_kinds),
         deleted=len(tally.mirrored.gone),
         deletions_refused=tally.mirrored.refused,
         pending=tuple(tally.pending),

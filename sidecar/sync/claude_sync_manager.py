@@ -299,6 +299,7 @@ class ClaudeSyncManager:
     def _connect_and_probe(self, user_id: str) -> Store:
         """The store, asked in this user's own area whether it honours conditions."""
         store = self._connect(self._settings)
+        store.listen(self._observers.store)
         try:
             if not store.probe_conditions(AreaKeys(self._settings.prefix, user_id).own):
                 log.warning("%s", _WEAK_GUARD)

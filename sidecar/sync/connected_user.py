@@ -10,10 +10,11 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from sidecar.area.store import Store
+from sidecar.area.traffic import Listener
 from sidecar.errors import SidecarError
 from sidecar.home.watch import Watch
 from sidecar.logs import log
@@ -33,12 +34,13 @@ SAY_AGAIN_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Observers:
-    """Whoever counts: called on the event loop after each operation."""
+    """Whoever counts: called on the event loop after each operation; ``store`` from any thread."""
 
     synced: Callable[[SyncResult], None] = lambda result: None
     flushed: Callable[[BackupResult], None] = lambda result: None
     checkpointed: Callable[[BackupResult], None] = lambda result: None
     fell_back: Callable[[str], None] = lambda reason: None
+    store: Listener = field(default_factory=Listener)
 
 
 @dataclass(slots=True)

@@ -86,7 +86,7 @@ def _united(workspace: Workspace, theirs: Manifest, scan: Scan, gone: Mapping[st
     }
     directories.update({p: (d.mode, d.mtime_ns) for p, d in scan.directories.items() if p})
     links = {p: t for p, t in theirs.links.items() if p not in workspace.ledger.header.links}
-    links.update({p: link.target for p, link in scan.links.items()})
+    links.update({p: (link.target, link.mtime_ns) for p, link in scan.links.items()})
     return Manifest(files, directories, links, theirs.generation + 1, workspace.ledger.writer)
 
 

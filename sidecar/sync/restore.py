@@ -240,14 +240,14 @@ def _overlay(workspace: Workspace, journal: Journal, tally: _Tally) -> None:
 def _shape(workspace: Workspace, manifest: Manifest, scan: Scan) -> None:
     """Directories and links: only the manifest carries them. Directory times last, the deepest first."""
     for path in sorted(manifest.directories):
-        if path not in scan.directories and not workspace.refusal(path):
+        if path not in scan.directories and not workspace.refusal(path, is_directory=True):
             _try(path, lambda path=path: make_directory(workspace.home, path, 0o700))  # type: ignore[misc]
-    for path, target in manifest.links.items():
+    for path, (target, mtime_ns) in manifest.links.items():
         if path not in scan.links and path not in scan.files and not workspace.refusal(path):
-            _try(path, lambda p=path, t=target: make_link(workspace.home, p, t))  # type: ignore[misc]
+            _try(path, lambda p=path, t=target, at=mtime_ns: make_link(workspace.home, p, t, at))  # type: ignore[misc]
     for path in sorted(manifest.directories, key=len, reverse=True):
         mode, mtime_ns = manifest.directories[path]
-        if path not in scan.directories and not workspace.refusal(path):
+        if path not in scan.directories and not workspace.refusal(path, is_directory=True):
             _try(path, lambda p=path, m=mode, t=mtime_ns: set_directory(workspace.home, p, m, t))  # type: ignore[misc]
 
 

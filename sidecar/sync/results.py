@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 ACTIONS = ("restored", "uploaded", "fresh", "already_synced", "started", "disabled", "failed")
@@ -65,6 +65,7 @@ class BackupResult:
     seconds: float = 0.0
     unsynced_bytes: int = 0
     conflicts: tuple[str, ...] = ()
+    conflict_kinds: dict[str, int] = field(default_factory=dict)
     deleted: int = 0
     deletions_refused: int = 0
     pending: tuple[Unsynced, ...] = ()

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 class Shipped:
     """``moved``: an object was written. ``noted``: what the manifest says of the path changed.
 
-    ``conflict``: a loser was kept aside. ``pending``: eligible and not in the bucket, and why. ``refused``:
-    not eligible as it stands, and why. ``tail_bytes``: an unfinished last line that waits for its end.
+    ``conflict``: a loser was kept aside: ``remote_kept``, ``local_kept`` or ``rewritten``. ``pending``:
+    eligible and not in the bucket, and why. ``refused``: not eligible as it stands, and why. ``tail_bytes``:
+    an unfinished last line that waits for its end.
     """
 
     path: str
     sent_bytes: int = 0
     moved: bool = False
     noted: bool = False
-    conflict: bool = False
+    conflict: str = ""
     pending: str = ""
     refused: str = ""
     tail_bytes: int = 0

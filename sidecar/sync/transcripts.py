@@ -152,7 +152,12 @@ class _Shipment:
         body = Pieced(union.spans, spool, self.local) if union.spans else Bytes(b"")
         shipped = self._put(body, sha256(body), IfMatch(remote.head.info.etag))
         return Shipped(
-            self.path, shipped.sent_bytes, moved=True, noted=True, conflict=True, tail_bytes=self.tail_bytes
+            self.path,
+            shipped.sent_bytes,
+            moved=True,
+            noted=True,
+            conflict="rewritten",
+            tail_bytes=self.tail_bytes,
         )
 
     def _put(self, body: Readable, digest: str, condition: Condition) -> Shipped:

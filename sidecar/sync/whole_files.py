@@ -113,7 +113,7 @@ class _Shipment:
         self._fold()
         return Shipped(self.path, noted=noted)
 
-    def _put(self, condition: Condition, *, conflict: bool = False) -> Shipped:
+    def _put(self, condition: Condition, *, conflict: str = "") -> Shipped:
         workspace, stat = self.workspace, self.file.stat
         described = FileMetadata(
             mtime_ns=stat.mtime_ns,
@@ -175,11 +175,11 @@ class _Shipment:
         if verdict is Winner.REMOTE:
             workspace.keep_aside(self.path, self.body, self.digest, stat.mtime_ns)
             self._settle(head.info.etag)
-            return Shipped(self.path, self.body.size, conflict=True)
+            return Shipped(self.path, self.body.size, conflict="remote_kept")
         displaced = not self.mark or spool.sha256 != self.mark.digest
         if displaced:
             workspace.keep_aside(self.path, spool, spool.sha256, remote_ns)
-        return self._put(IfMatch(head.info.etag), conflict=displaced)
+        return self._put(IfMatch(head.info.etag), conflict="local_kept" if displaced else "")
 
     def _settle(self, etag: str) -> None:
         """Remember the decision and leave the base (rule 8)."""

@@ -102,12 +102,12 @@ class Workspace:
             return False
         return True
 
-    def refusal(self, path: str) -> str:
-        """Why an object at `path` does not belong into the home, as half a sentence; empty if it does."""
+    def refusal(self, path: str, *, is_directory: bool = False) -> str:
+        """Why what the area has at `path` does not belong into the home, as half a sentence; or empty."""
         problem = path_problem(path)
         if problem:
             return problem
-        verdict = self.rules.decide(path, False)
+        verdict = self.rules.decide(path, is_directory)
         return "" if verdict.taken else verdict.reason
 
     def head(self, path: str) -> ObjectHead | None:

@@ -78,7 +78,7 @@ class Pod:
         for path in sorted(self.home.rglob("*")):
             name, found = str(path.relative_to(self.home)), path.lstat()
             if path.is_symlink():
-                seen[name] = ("link", 0, 0, os.fsencode(path.readlink()))
+                seen[name] = ("link", 0, found.st_mtime_ns, os.fsencode(path.readlink()))
             elif path.is_dir():
                 seen[name] = ("directory", found.st_mode & 0o777, found.st_mtime_ns, b"")
             else:

@@ -1,6 +1,7 @@
 """A home outlives its pod: what one pod wrote, the next one has, to the byte, the mode and the nanosecond."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,18 @@ def test_a_deletion_in_the_home_leaves_the_bucket_alone(
     pod.merge()
     assert not (pod.home / "settings.json").exists()
     assert "settings.json" in objects(s3, bucket)
+
+
+def test_a_directory_that_the_rules_leave_out_is_not_made_from_a_manifest(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    first, second = pods(settings_for, bucket, tmp_path, 2)
+    first.start()
+    (first.home / "debug").mkdir()
+    (first.home / "plans").mkdir()
+    first.write("debug/latest.txt", "x")
+    first.settings = replace(first.settings, include=("debug/**",))
+    first.backup()
+    second.start()
+    assert (second.home / "plans").is_dir()
+    assert not (second.home / "debug").exists()
