@@ -64,6 +64,12 @@ class _Tally:
     pending: list[Unsynced] = field(default_factory=list)
     refused: list[Unsynced] = field(default_factory=list)
     error: SidecarError | None = None
+    over: bool = False
+
+    def fail(self, error: SidecarError, *, over: bool) -> None:
+        """`over`: what failed will fail for every other file too; each try would cost all our patience."""
+        self.error = self.error or error
+        self.over = self.over or over
 
 
 def flush(workspace: Workspace, stats: Iterable[FileStat], tails: Tails) -> FlushResult:
@@ -73,11 +79,14 @@ def flush(workspace: Workspace, stats: Iterable[FileStat], tails: Tails) -> Flus
     """
     begun = time.monotonic()
     tally = _Tally()
-    gathered, direct = _gather_all(workspace, stats, tails, tally)
-    for batch in _batches(gathered):
+    direct: list[FileStat] = []
+    for batch in _batches(_gathered(workspace, stats, tails, tally, direct)):
         _write(workspace, batch, tails, tally)
     for stat in direct:
-        _ship(workspace, stat, tally)
+        if tally.over:
+            _leave(workspace, stat, tally)
+        else:
+            _ship(workspace, stat, tally)
     return FlushResult(
         files=tally.files,
         bytes=tally.bytes,
@@ -104,14 +113,18 @@ def needs_flush(workspace: Workspace, stat: FileStat) -> bool:
 # -- gathering
 
 
-def _gather_all(
-    workspace: Workspace, stats: Iterable[FileStat], tails: Tails, tally: _Tally
-) -> tuple[list[_Gathered], list[FileStat]]:
-    """The records of `stats`, and the files that go straight to their objects."""
-    gathered: list[_Gathered] = []
-    direct: list[FileStat] = []
+def _gathered(
+    workspace: Workspace, stats: Iterable[FileStat], tails: Tails, tally: _Tally, direct: list[FileStat]
+) -> Iterator[_Gathered]:
+    """The records of `stats`, each read when it is asked for: only a batch is ever in memory.
+
+    Whole files first, then transcripts, the newest first. `direct` gets what goes straight to its object.
+    """
     # A tool result is written before the line that names it: sizes of transcripts are from before.
-    for stat in sorted(stats, key=lambda one: is_transcript(one.path)):
+    for stat in sorted(stats, key=lambda one: (is_transcript(one.path), -one.mtime_ns)):
+        if tally.over:
+            _leave(workspace, stat, tally)
+            continue
         try:
             found = _gather(workspace, stat, tails)
         except FileChanged as error:
@@ -122,12 +135,19 @@ def _gather_all(
             tally.refused.append(Unsynced(stat.path, error.message, stat.size))
             continue
         if isinstance(found, _Gathered):
-            gathered.append(found)
+            yield found
         elif isinstance(found, str):
             tally.refused.append(Unsynced(stat.path, found, stat.size))
         elif found:
             direct.append(stat)
-    return gathered, direct
+
+
+def _leave(workspace: Workspace, stat: FileStat, tally: _Tally) -> None:
+    """`stat` was not even tried: the bucket is away for all."""
+    flushed = workspace.ledger.flushed(stat.path)
+    known = flushed.size if flushed and is_transcript(stat.path) else 0
+    reason = tally.error.message if tally.error else ""
+    tally.pending.append(Unsynced(stat.path, reason, max(0, stat.size - known)))
 
 
 def _gather(workspace: Workspace, stat: FileStat, tails: Tails) -> _Gathered | str | bool:
@@ -202,12 +222,11 @@ def _sha256(data: bytes) -> str:
 # -- sending
 
 
-def _batches(gathered: list[_Gathered]) -> Iterator[list[_Gathered]]:
-    """Whole files first, then transcripts, the newest first; each batch within the journal's cap."""
-    ordered = sorted(gathered, key=lambda g: (isinstance(g.record, Lines), -g.record.mtime_ns))
+def _batches(gathered: Iterable[_Gathered]) -> Iterator[list[_Gathered]]:
+    """As they come, each batch within the journal's cap."""
     batch: list[_Gathered] = []
     size = 0
-    for one in ordered:
+    for one in gathered:
         if batch and size + len(one.record.data) > journal.MAX_BATCH_BYTES:
             yield batch
             batch, size = [], 0
@@ -218,16 +237,15 @@ def _batches(gathered: list[_Gathered]) -> Iterator[list[_Gathered]]:
 
 
 def _write(workspace: Workspace, batch: list[_Gathered], tails: Tails, tally: _Tally) -> None:
+    if tally.over and tally.error:
+        return _not_written(batch, tails, tally, tally.error)
     try:
         sequence, wire_bytes = put_entry(workspace, tuple(one.record for one in batch))
         noted = {one.record.path: one.flushed for one in batch}
         workspace.ledger.record_flush(sequence, wire_bytes, noted)
     except SidecarError as error:
-        tally.error = tally.error or error
-        tally.pending += [Unsynced(g.record.path, error.message, len(g.record.data)) for g in batch]
-        for one in batch:
-            tails.forget(one.record.path)
-        return
+        tally.fail(error, over=True)
+        return _not_written(batch, tails, tally, error)
     for one in batch:
         if one.tail:
             tails.keep(one.record.path, one.tail)
@@ -235,6 +253,12 @@ def _write(workspace: Workspace, batch: list[_Gathered], tails: Tails, tally: _T
     tally.bytes += sum(len(one.record.data) for one in batch)
     tally.wire_bytes += wire_bytes
     tally.entries += 1
+
+
+def _not_written(batch: list[_Gathered], tails: Tails, tally: _Tally, error: SidecarError) -> None:
+    for one in batch:
+        tally.pending.append(Unsynced(one.record.path, error.message, len(one.record.data)))
+        tails.forget(one.record.path)
 
 
 def _ship(workspace: Workspace, stat: FileStat, tally: _Tally) -> None:
@@ -245,7 +269,7 @@ def _ship(workspace: Workspace, stat: FileStat, tally: _Tally) -> None:
         tally.refused.append(Unsynced(stat.path, error.message, stat.size))
         return
     except SidecarError as error:
-        tally.error = tally.error or error
+        tally.fail(error, over=error.outage)
         tally.pending.append(Unsynced(stat.path, error.message, stat.size))
         return
     tally.shipped += shipped.moved

@@ -62,6 +62,8 @@ class Tails:
 
     def __init__(self) -> None:
         self._tails: OrderedDict[str, Tail] = OrderedDict()
+        self._counted: dict[str, int] = {}
+        self._lines = 0
 
     def at(self, path: str, file: StableFile, size: int, digest: str) -> Tail | None:
         """The tail of the first `size` bytes if their SHA-256 is `digest`, else None; read if not known."""
@@ -78,14 +80,17 @@ class Tails:
 
     def keep(self, path: str, tail: Tail) -> None:
         """Remember `tail` for the next flush."""
+        self.forget(path)
         self._tails[path] = tail
-        self._tails.move_to_end(path)
-        while len(self._tails) > 1 and sum(len(t.lines) for t in self._tails.values()) > MAX_LINES:
-            self._tails.popitem(last=False)
+        self._counted[path] = len(tail.lines)
+        self._lines += len(tail.lines)
+        while len(self._tails) > 1 and self._lines > MAX_LINES:
+            self.forget(next(iter(self._tails)))
 
     def forget(self, path: str) -> None:
         """The next flush reads `path` anew."""
         self._tails.pop(path, None)
+        self._lines -= self._counted.pop(path, 0)
 
 
 def _read(file: StableFile, size: int) -> Tail:
