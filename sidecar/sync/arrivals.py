@@ -124,6 +124,8 @@ class _Path:
             if local and replacing and local.sha256 == sha256:
                 self._record(download.info, sha256, replacing)
                 return Arrival(self.path)
+            if local and self._is_own(download, sha256):
+                return Arrival(self.path)
             if local and replacing:
                 self.workspace.keep_aside(self.path, local, local.sha256, replacing.mtime_ns)
             if is_transcript(self.path) and last != b"\n":
@@ -132,6 +134,11 @@ class _Path:
             stat = writer.commit(mtime_ns=mtime_ns, mode=mode, replacing=replacing)
         self._record(download.info, sha256, stat)
         return Arrival(self.path, download.info.size, moved=True, conflict=local is not None)
+
+    def _is_own(self, download: Download | _Held, sha256: str) -> bool:
+        """This writer sent it and never heard of it: what is local came after and is sent next."""
+        described = metadata.read(download.metadata)
+        return described.sha256 == sha256 and described.writer == self.workspace.ledger.writer
 
     def _is_checked(self, download: Download | _Held) -> bool:
         return must_be_whole_json(self.path) and download.info.size <= _JSON_BYTES

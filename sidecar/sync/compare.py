@@ -111,15 +111,18 @@ class Winner(Enum):
     """The remote version was made from the local one: nothing is displaced, no copy is needed."""
 
 
-def winner(local: Version, remote: Version, *, known: bool, now_ns: int) -> Winner:
+def winner(local: Version, remote: Version, *, known: bool, now_ns: int, own: bool = False) -> Winner:
     """Who wins where both sides of a whole file hold something (rules 8 and 9).
 
     `known`: the ledger has a base for this path; without one the remote version wins, so that a fresh
-    client's first settings never beat the user's own. Clocks decide only between true siblings, and a time
-    in the future counts as now.
+    client's first settings never beat the user's own. `own`: this writer sent the remote version itself and
+    never heard of it: what is local came after. Clocks decide only between true siblings, and a time in the
+    future counts as now.
     """
     if local.digest == remote.digest:
         return Winner.EQUAL
+    if own:
+        return Winner.LOCAL
     if remote.base == local.digest:
         return Winner.REMOTE_DESCENDS
     if known and local.base == remote.digest:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from sidecar.area import metadata
 from sidecar.area.metadata import FileMetadata
 from sidecar.area.objects import Condition, IfAbsent, IfMatch, ObjectHead
-from sidecar.errors import ConditionFailed, FileChanged, ObjectMissing
+from sidecar.errors import ConditionFailed, FileChanged, ObjectMissing, StoreError
 from sidecar.home.entries import FileStat
 from sidecar.home.reads import StableFile, json_problem, must_be_whole_json, open_file
 from sidecar.sync.bodies import Spool
@@ -123,12 +123,17 @@ class _Shipment:
             base=self.mark.digest if self.mark else "",
         )
         workspace.moving()
-        etag = workspace.store.put(
-            workspace.keys.object(self.path),
-            self.body,
-            condition=condition,
-            metadata=metadata.written(described),
-        )
+        try:
+            etag = workspace.store.put(
+                workspace.keys.object(self.path),
+                self.body,
+                condition=condition,
+                metadata=metadata.written(described),
+            )
+        except StoreError as error:
+            if error.outage and self.mark:  # it may have arrived: the next round looks before it believes
+                workspace.ledger.record(self.path, self.mark.cleared())
+            raise
         self._record(etag)
         return Shipped(self.path, self.body.size, moved=True, noted=True, conflict=conflict)
 
@@ -165,6 +170,7 @@ class _Shipment:
             Version(spool.sha256, remote_ns, described.base),
             known=self.mark is not None,
             now_ns=workspace.now_ns(),
+            own=described.writer == workspace.ledger.writer,
         )
         if verdict is Winner.EQUAL:
             self._record(head.info.etag)

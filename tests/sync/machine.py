@@ -216,6 +216,7 @@ class World:
     def delete(self, pod: Life, path: str) -> None:
         if pod.content(path) is not None:
             self.truth.disordered.add(path)
+            self.truth.by(path, "a deletion")
             pod.touched[path] = None
             (pod.home / path).unlink()
 
@@ -225,6 +226,7 @@ class World:
 
     def _wrote(self, pod: Life, path: str, write: Callable[[], object]) -> None:
         write()
+        self.truth.by(path, pod.name)
         pod.touched[path] = pod.content(path)
         at = self.now_ns + pod.skew_ns
         os.utime(pod.home / path, ns=(at, at))
@@ -232,9 +234,11 @@ class World:
     def _make_way(self, pod: Life, path: str) -> None:
         if path == FILE and (pod.home / FILE).is_dir():
             pod.touched[BELOW] = None
+            self.truth.by(BELOW, "a deletion")
             shutil.rmtree(pod.home / FILE)
         elif path == BELOW and (pod.home / FILE).is_file():
             pod.touched[FILE] = None
+            self.truth.by(FILE, "a deletion")
             (pod.home / FILE).unlink()
         (pod.home / path).parent.mkdir(parents=True, exist_ok=True)
 
@@ -324,6 +328,8 @@ class World:
     # -- what happens to pods
 
     def lose_ledger(self, pod: Life) -> None:
+        for path in PATHS:
+            self.truth.by(path, "a lost ledger")
         shutil.rmtree(pod.place / "state", ignore_errors=True)
 
     def empty_home(self, pod: Life) -> None:
@@ -514,8 +520,12 @@ class World:
             lacking = Counter(lines_of(whole_lines(body))) - Counter(lines_of(there.body if there else b""))
             if lacking and (there or not self._was_deleted_outside(path)):
                 self._broken(f"{path} of {pod.name} has lines that the object lacks: {dict(lacking)}")
-        elif not self.truth.is_durable(path, body) and not self._is_refused(pod, path):
+        elif self._is_refused(pod, path):
+            return
+        elif not self.truth.is_durable(path, body):
             self._broken(f"{path} of {pod.name} never came to the bucket: {body!r}")
+        elif self.truth.authors.get(path) == {pod.name} and (there is None or there.body != body):
+            self._broken(f"{path}: only {pod.name} ever wrote it, {body!r}, and the object is {there!r}")
 
     def _was_deleted_outside(self, path: str) -> bool:
         return self.keys.object(path) in self.bucket.before

@@ -47,6 +47,7 @@ class Truth:
         self.kept: dict[str, set[bytes]] = {}
         self.made: dict[str, Counter[bytes]] = {}
         self.disordered: set[str] = set()
+        self.authors: dict[str, set[str]] = {}
         self.changes = 0
 
     # -- what agents and outside writers make
@@ -54,6 +55,10 @@ class Truth:
     def make(self, path: str, *contents: bytes) -> None:
         """Somebody writes these lines (of a transcript) or this version (of another file)."""
         self.made.setdefault(path, Counter()).update(contents)
+
+    def by(self, path: str, author: str) -> None:
+        """Who had a hand in `path`: with one alone, what it has last is what the bucket must have."""
+        self.authors.setdefault(path, set()).add(author)
 
     # -- what reaches the bucket
 
@@ -70,6 +75,8 @@ class Truth:
         path = self.keys.path(change.key)
         if ours:
             self._judge(path, change)
+        else:
+            self.by(path, OUTSIDE)
         if change.new:
             self.ever.setdefault(path, []).append(change.new)
 

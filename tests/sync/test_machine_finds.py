@@ -147,3 +147,36 @@ def test_a_spool_whose_body_breaks_off_is_closed(tmp_path: Path) -> None:
     with pytest.raises(Crash):
         Spool(body(), tmp_path)
     gc.collect()  # an open file would warn, and warnings are errors
+
+
+@pytest.mark.parametrize("what", ["edit", "revert"])
+@pytest.mark.parametrize("fate", [Fate.LOST, Fate.LATE, Fate.UNREACHABLE])
+def test_after_an_answer_that_never_came_the_last_edit_still_stands(
+    tmp_path: Path, what: str, fate: Fate
+) -> None:
+    for number in range(4):
+        with world_in(tmp_path / str(number)) as world:
+            (a, _) = world.pods
+            world.start(a)
+            first = world.edit(a, SETTINGS)
+            world.backup(a)
+            world.edit(a, SETTINGS)
+            world.trouble(a, [Fate.NORMAL] * number + [fate])
+            world.backup(a)
+            last = world.edit(a, SETTINGS) if what == "edit" else first
+            world.put_in(a, SETTINGS, last)
+            world.settle()
+            assert object_at(world, SETTINGS) == last
+
+
+def test_after_the_answer_to_a_first_write_never_came_the_next_edit_still_stands(tmp_path: Path) -> None:
+    for number in range(4):
+        with world_in(tmp_path / str(number)) as world:
+            (a, _) = world.pods
+            world.start(a)
+            world.edit(a, SETTINGS)
+            world.trouble(a, [Fate.NORMAL] * number + [Fate.LOST])
+            world.backup(a)
+            last = world.edit(a, SETTINGS)
+            world.settle()
+            assert object_at(world, SETTINGS) == last
