@@ -85,8 +85,14 @@ class Connection:
         *,
         body_bytes: int = 0,
         reads_object: bool = False,
+        of_body: bool = False,
     ) -> Value:
-        """What `request` returns; raises `Failure`. `what` begins the sentence of an error."""
+        """What `request` returns; raises `Failure`. `what` begins the sentence of an error.
+
+        `of_body`: it takes more of a body that was asked for already; no request of its own.
+        """
+        if of_body:
+            return self._once(what, request, body_bytes, reads_object)
         with self.traffic.timed(what):
             return self.in_right_region(lambda: self._once(what, request, body_bytes, reads_object))
 

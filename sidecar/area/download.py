@@ -96,7 +96,7 @@ class Download:
         result, self._result = self._result, None
         if result is not None:
             try:
-                whole = self._connection.call(self._what, lambda _: bytes(result.bytes()))
+                whole = self._connection.call(self._what, lambda _: bytes(result.bytes()), of_body=True)
             except Failure as broken:
                 self._patience.after(broken)
             else:
@@ -127,7 +127,7 @@ class Download:
         return iter(result.stream(min_chunk_size=size))
 
     def _next(self, stream: Iterator[bytes]) -> bytes:
-        chunk = self._connection.call(self._what, lambda _: next(stream, b""))
+        chunk = self._connection.call(self._what, lambda _: next(stream, b""), of_body=True)
         if not chunk:
             short = Answer(trouble="broken", detail="the body is shorter than announced")
             raise failure(short, self._connection.where(self._what))
