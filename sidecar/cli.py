@@ -57,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
         asking.add_argument(
             "--token-file", metavar="FILE", help="the user's token, if a running sidecar asks"
         )
+    verify = _add(commands, "verify", "compare home, ledger and area by content; change nothing", _verify)
+    verify.add_argument(
+        "--sample", default="100%", metavar="N%", help="read only N%% of the files that look untouched"
+    )
+    verify.add_argument("--seed", metavar="TEXT", help="what draws the sample [the day, in UTC]")
     _add_conflicts(commands)
     forget = _add(commands, "forget", "erase a user's whole area for good, every version of it", _forget)
     forget.add_argument("--user", dest="set_user_id", metavar="USER", help="whom to forget")
@@ -143,6 +148,12 @@ def _backup(chosen: argparse.Namespace) -> int:
     return backup(
         _settings(chosen), dry_run=chosen.dry_run, as_json=chosen.json, token_file=chosen.token_file
     )
+
+
+def _verify(chosen: argparse.Namespace) -> int:
+    from sidecar.commands.verify import verify
+
+    return verify(_settings(chosen), sample=chosen.sample, seed=chosen.seed, as_json=chosen.json)
 
 
 def _conflicts_ls(chosen: argparse.Namespace) -> int:

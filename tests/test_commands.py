@@ -304,3 +304,57 @@ def test_conflicts_take_works_beside_a_running_sidecar(
         assert running.end(signal.SIGTERM) == 0
     assert objects(s3, bucket)["settings.json"] == b'{"v": "then"}\n'
     assert Path(settings.home, "settings.json").read_text() == '{"v": "then"}\n'
+
+
+# -- verify
+
+
+def test_verify_says_equal_different_or_that_it_could_not_tell(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    environ = environ_of(settings)
+    assert command(environ, "verify").returncode == 2, "there is no home yet"
+    write(settings, "settings.json", "{}")
+    write(settings, LOG, '{"n": 1}\n')
+    command(environ, "restore")
+    equal = command(environ, "verify")
+    assert equal.returncode == 0, equal.stdout
+    assert equal.stdout.startswith("User ada: equal; 2 paths, 2 of them read, ")
+    s3.put_object(Bucket=bucket, Key="user_data/ada/.claude/settings.json", Body=b'{"v": "other"}')
+    before = objects(s3, bucket, "user_data/")
+    different = command(environ, "verify", "--sample", "1%", "--json")
+    assert different.returncode == 1
+    answer = json.loads(different.stdout)
+    assert [row["kind"] for row in answer["differences"]] == ["remote_newer", "manifest_stale"]
+    assert (answer["equal"], answer["sample"], len(answer["seed"])) == (False, 0.01, 10)
+    assert objects(s3, bucket, "user_data/") == before, "it repairs nothing"
+    unknown = command({**environ, "S3_WORKSPACE_BUCKET": bucket + "-typo"}, "verify")
+    assert unknown.returncode == 2
+    assert "It could not be told whether home and bucket are equal" in unknown.stderr
+
+
+def test_verify_refuses_a_sample_that_cannot_be_meant(bucket: str, settings_for: MakeSettings) -> None:
+    environ = environ_of(settings_for(bucket, user_id="ada"))
+    for sample in ("0", "101%", "many"):
+        done = command(environ, "verify", "--sample", sample)
+        assert done.returncode == 2
+        assert "give a part in percent" in done.stderr
+
+
+def test_verify_works_beside_a_running_sidecar_and_counts_the_journal_as_durable(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    environ = environ_of(settings, CLAUDE_SIDECAR_SYNC_DELAY_SECONDS="0.1")
+    with Sidecar(environ, tmp_path / "log") as running:
+        running.wait_for("/readyz")
+        write(settings, LOG, '{"n": 1}\n')
+        write(settings, "settings.json", "{}")
+        assert running.call("POST", "/v1/sync?wait=durable")[1]["durable"] is True
+        done = command(environ, "verify", "--json")
+        running.end(signal.SIGTERM)
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["differences"]) == (0, []), done.stderr
+    assert {row["kind"] for row in answer["by_design"]} == {"journalled", "passed_over"}
+    assert "beside the process that works on it" in answer["ledger"]

@@ -1,0 +1,180 @@
+"""A picture of all sides of one user: home, ledger, area, manifest and journal, taken without any lock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sidecar.area import journal
+from sidecar.area.journal import Entry
+from sidecar.area.keys import AreaKeys
+from sidecar.area.manifest import Manifest, decoded
+from sidecar.area.objects import ObjectInfo
+from sidecar.area.store import Store
+from sidecar.errors import AccessDenied, FormatError, ObjectArchived, ObjectDamaged, ObjectMissing
+from sidecar.home.beneath import Home
+from sidecar.home.entries import Scan
+from sidecar.home.rules import Rules
+from sidecar.home.scan import scan as scan_home
+from sidecar.names import path_problem
+from sidecar.settings import Settings
+from sidecar.sync import unfold
+from sidecar.sync.findings import Finding, Kind
+from sidecar.sync.ledger_peek import is_held, peek
+from sidecar.sync.marks import Mark
+from sidecar.sync.unfold import Placed
+from sidecar.sync.verification import Facts
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """``objects`` by path. ``general``: what is to be said of no path in particular, and of foreign keys."""
+
+    scan: Scan
+    objects: dict[str, ObjectInfo]
+    marks: dict[str, Mark]
+    manifest: Manifest | None
+    placed: dict[str, Placed]
+    left_out: dict[str, str]
+    refused: dict[str, str]
+    ledger: str
+    general: tuple[Finding, ...] = ()
+
+    def paths(self) -> set[str]:
+        """Everything that any side knows, the ledger excepted: what it alone knows is nowhere."""
+        known = self.manifest.files if self.manifest else {}
+        return {*self.scan.files, *self.objects, *known, *self.placed, *self.refused}
+
+    def size_of(self, path: str) -> int:
+        """The larger of both sides, in bytes."""
+        stat, info = self.scan.files.get(path), self.objects.get(path)
+        return max(stat.size if stat else 0, info.size if info else 0)
+
+    def facts_of(self, path: str) -> Facts:
+        """What is known of `path` without reading it; the sides are filled in by whoever reads."""
+        return Facts(
+            path,
+            mark=self.marks.get(path),
+            entry=self.manifest.files.get(path) if self.manifest else None,
+            has_manifest=self.manifest is not None,
+            left_out=self.left_out.get(path, ""),
+            refused="" if path in self.scan.files else self._refusal(path),
+            in_journal=path in self.placed,
+        )
+
+    def _refusal(self, path: str) -> str:
+        if path in self.scan.links:
+            return "a symbolic link stands at this name in the home"
+        if path in self.scan.directories:
+            return "a directory stands at this name in the home"
+        above = path
+        while above:
+            if above in self.refused:
+                return self.refused[above]
+            above = above.rpartition("/")[0]
+        return ""
+
+    def journal_holds(self, path: str, sha256: str | None) -> bool:
+        """Whether the journal has this very version of a whole file."""
+        placed = self.placed.get(path)
+        wholes = placed.wholes.values() if placed else ()
+        return any(whole.sha256 == sha256 for writers in wholes for whole in writers)
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Where everything of one user is; `view` looks at it now."""
+
+    settings: Settings
+    store: Store
+    keys: AreaKeys
+    home: Home
+    rules: Rules = field(default_factory=Rules)
+
+    def view(self) -> View:
+        """Look: the ledger first, the journal before the objects (a checkpoint moves from one to the other).
+
+        Raises
+        ------
+        StoreError, HomeError, LedgerError, FormatError: that cannot be told.
+        """
+        ledger, marks = self._ledger()
+        general: list[Finding] = []
+        placed = self._journal(general)
+        listing = self.store.list(self.keys.objects)
+        manifest = self._manifest(general)
+        scan = scan_home(self.home, self.rules, max_file_bytes=self._max_file_bytes())
+        objects = {self.keys.path(key): info for key, info in listing.objects.items()}
+        general += [
+            Finding(self.keys.path(skipped.key), Kind.PASSED_OVER, skipped.reason)
+            for skipped in listing.skipped
+        ]
+        return View(
+            scan,
+            objects,
+            marks,
+            manifest,
+            placed,
+            {path: reason for path, info in objects.items() if (reason := self._left_out(path, info))},
+            {entry.path: entry.reason for entry in scan.refused},
+            ledger,
+            tuple(general),
+        )
+
+    def _max_file_bytes(self) -> int:
+        return self.settings.max_file_mib * 1024 * 1024
+
+    def _left_out(self, path: str, info: ObjectInfo) -> str:
+        problem = path_problem(path)
+        if problem:
+            return problem
+        verdict = self.rules.decide(path, False)
+        if not verdict.taken:
+            return verdict.reason
+        if info.size > self._max_file_bytes():
+            return f"larger than {self.settings.max_file_mib} MiB (CLAUDE_SIDECAR_MAX_FILE_MIB)"
+        return ""
+
+    def _ledger(self) -> tuple[str, dict[str, Mark]]:
+        state_dir, user_id = self.settings.state_dir, self.keys.user_id
+        known = peek(state_dir, user_id)
+        if known is None:
+            return "there is no ledger here, so no reason says who changed what", {}
+        header, marks = known
+        if header.area != f"s3://{self.store.bucket}/{self.keys.root}":
+            return "the ledger here is of another area and was left aside", {}
+        if tuple(header.home) != self.home.identity:
+            return "the ledger here is of another directory and was left aside", {}
+        if is_held(state_dir, user_id):
+            return "the ledger was read beside the process that works on it", marks
+        return "the ledger was read", marks
+
+    def _manifest(self, general: list[Finding]) -> Manifest | None:
+        where = "manifest.json.zst"
+        try:
+            with self.store.open(self.keys.manifest) as download:
+                return decoded(download.read(), self.keys.manifest)
+        except ObjectMissing:
+            general.append(Finding(where, Kind.PASSED_OVER, "there is no manifest: restores take longer"))
+        except (ObjectDamaged, ObjectArchived) as error:
+            general.append(Finding(where, Kind.MANIFEST_STALE, error.message))
+        except (FormatError, AccessDenied) as error:
+            general.append(Finding(where, Kind.COULD_NOT_TELL, error.message))
+        return None
+
+    def _journal(self, general: list[Finding]) -> dict[str, Placed]:
+        entries: list[Entry] = []
+        try:
+            keys = sorted(self.store.list(self.keys.journal).objects)
+        except AccessDenied:
+            return {}  # a policy that knows only .claude/: there is no journal
+        for key in keys:
+            if journal.parsed(key[len(self.keys.journal) :]) is None:
+                continue
+            try:
+                with self.store.open(key) as download:
+                    entries.append(journal.decoded(download.read(), key))
+            except ObjectMissing:
+                continue  # folded meanwhile: the objects, listed after this, hold it
+            except (ObjectDamaged, ObjectArchived, FormatError) as error:
+                general.append(Finding(key[len(self.keys.own) :], Kind.COULD_NOT_TELL, error.message))
+        return unfold.by_path(entries)
