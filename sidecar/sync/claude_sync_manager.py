@@ -182,26 +182,9 @@ class ClaudeSyncManager:
             return []
         done, _ = await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
         return [
-            task.result() if task in done else self._unfinished(user)
+            task.result() if task in done else await user.unfinished()
             for user, task in zip(users, tasks, strict=True)
         ]
-
-    def _unfinished(self, user: ConnectedUser) -> BackupResult:
-        """Time is up: the last flush may have made all durable before the checkpoint was cut off."""
-        last = user.state.last_flush
-        if last and last.durable and not user.state.unsynced_since:
-            return last
-        reason = "the grace period ended before the last backup did"
-        pending = last.pending if last else ()
-        return BackupResult(
-            user.user_id,
-            durable=False,
-            pending=pending,
-            unsynced_bytes=user.state.unsynced_bytes,
-            error=reason,
-            kind="deadline",
-            hint="raise terminationGracePeriodSeconds, or look why the bucket is slow",
-        )
 
     # -- what is known
 

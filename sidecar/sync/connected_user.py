@@ -7,9 +7,10 @@ while the bucket is away nothing waits in memory but the names of what changed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -30,6 +31,9 @@ T = TypeVar("T")
 
 # A flush that fails is said once, and then once an hour: an outage of a night is ten lines, not ten thousand.
 SAY_AGAIN_SECONDS = 3600.0
+# Kept back from the last checkpoint for the end mark, and the longest look for what is not durable.
+END_MARK_SECONDS = 0.4
+LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,7 @@ class ConnectedUser:
         self._pace = Pace()
         self._said_at = 0.0
         self._busy: dict[str, float] = {}
+        self._ending = False
 
     # -- the first sync and restores
 
@@ -144,15 +149,11 @@ class ConnectedUser:
     # -- checkpoints
 
     async def back_up(
-        self, before: Callable[[], None] = lambda: None, stop: Callable[[], bool] = lambda: False
+        self, before: Callable[[], None] = lambda: None, stop: Callable[[], bool] | None = None
     ) -> BackupResult:
-        """A checkpoint."""
+        """A checkpoint. `stop`: asked between files; unless it is given, the end of the pod stops it."""
         begun_at = time.time()
-        try:
-            async with self._lock:
-                result = await self._run(lambda w: backup_home(w, before=before, stop=stop), "checkpoint")
-        except SidecarError as error:
-            result = backup_failed(self.user_id, error)
+        result = await _undisturbed(self._checkpoint(before, stop or (lambda: self._ending)))
         self.state.last_backup = result
         self.state.backups += 1
         self._observers.checkpointed(result)
@@ -160,6 +161,13 @@ class ConnectedUser:
         if result.error:
             log.warning("Backup failed for user %s: %s", self.user_id, result.error)
         return result
+
+    async def _checkpoint(self, before: Callable[[], None], stop: Callable[[], bool]) -> BackupResult:
+        try:
+            async with self._lock:
+                return await self._run(lambda w: backup_home(w, before=before, stop=stop), "checkpoint")
+        except SidecarError as error:
+            return backup_failed(self.user_id, error)
 
     # -- flushes
 
@@ -202,9 +210,8 @@ class ConnectedUser:
                 self.state.unsynced_since = time.time()
             await self._delay()
             self._dirty.clear()
-            result = await self.flush_changes()
-            if not result.durable:
-                self._dirty.set()
+            if self.flushes_by_itself or self.draining:  # else the intervals do the work
+                await self.flush_changes()
 
     async def _delay(self) -> None:
         delay = 0.0 if self.draining else self._settings.sync_delay_seconds or 0.0
@@ -215,37 +222,43 @@ class ConnectedUser:
 
     async def flush_changes(self) -> BackupResult:
         """Make durable what the watch saw since the last flush."""
-        changes: Changes | None = None
-        if self._watch and not self._look_everywhere:
-            changes = self._watch.take()
-        return await self._flush(changes)
+        return await self._flush(everything=False)
 
     async def flush(self) -> BackupResult:
         """Make durable all that was written before this call: every file is looked at."""
-        if not self.flushes_by_itself or self._flusher is None:
+        if not self.flushes_by_itself:
             return await self.back_up()
-        return await self._flush(None)
+        return await self._flush(everything=True)
 
-    async def _flush(self, changes: Changes | None) -> BackupResult:
+    async def _flush(self, *, everything: bool) -> BackupResult:
         flusher = self._flusher
         if flusher is None or not flusher.enabled:
             return await self.back_up()
-        async with self._flush_lock:
-            begun_at = time.time()
-            self._look_everywhere = False
-            try:
-                result = await self._run(lambda _: flusher.flush(changes), "flush")
-            except SidecarError as error:
-                result = backup_failed(self.user_id, error)
-                self._look_everywhere = True
+        begun_at, result = await _undisturbed(self._flush_once(flusher, everything))
         self.state.last_flush = result
         self.state.flushes += 1
         self._observers.flushed(result)
         self._note(result, begun_at)
         self._pace = self._pace.relaxed() if result.durable else self._pace.stretched()
-        if flusher.is_long:
+        if not result.durable:
+            self._dirty.set()
+        if flusher.is_long or not flusher.enabled:
             self._checkpoint_wanted()
         return result
+
+    async def _flush_once(self, flusher: Flusher, everything: bool) -> tuple[float, BackupResult]:
+        async with self._flush_lock:
+            begun_at = time.time()
+            self._dirty.clear()
+            changes: Changes | None = self._watch.take() if self._watch else None
+            if everything or self._look_everywhere:
+                changes = None
+            self._look_everywhere = False
+            try:
+                return begun_at, await self._run(lambda _: flusher.flush(changes), "flush")
+            except SidecarError as error:
+                self._look_everywhere = True
+                return begun_at, backup_failed(self.user_id, error)
 
     def _note(self, result: BackupResult, begun_at: float) -> None:
         """Keep the books of what is durable, and say what is not."""
@@ -256,8 +269,8 @@ class ConnectedUser:
                 log.info("The bucket is back: everything of user %s is durable again", self.user_id)
             self._said_at = 0.0
             state.durable_at = max(state.durable_at, begun_at)
-            if not self._dirty.is_set():
-                state.unsynced_since = 0.0
+            # What made it dirty again came after the look that found all durable.
+            state.unsynced_since = max(state.unsynced_since, begun_at) if self._dirty.is_set() else 0.0
             return
         state.failures += 1
         state.unsynced_since = state.unsynced_since or begun_at
@@ -278,24 +291,55 @@ class ConnectedUser:
 
         `deadline`: ``time.monotonic()`` seconds. What a failed flush left is tried again until then.
         """
+        self._ending = True
         if self.flush_task:
             self.flush_task.cancel()
+        await self._pass_a_stuck_flush((deadline - time.monotonic()) / 3)
         result = await self._flush_until(deadline)
-        if time.monotonic() >= deadline:
-            return result
-        checkpoint = await self.back_up(stop=lambda: time.monotonic() >= deadline)
-        if not result.durable or checkpoint.durable:
-            result = checkpoint
+        checkpoint = asyncio.create_task(self.back_up(stop=lambda: time.monotonic() >= deadline))
+        reserve = END_MARK_SECONDS if result.durable else 0.0
+        await asyncio.wait((checkpoint,), timeout=deadline - time.monotonic() - reserve)
+        if checkpoint.done() and (not result.durable or checkpoint.result().durable):
+            result = checkpoint.result()
         if self._flusher and self._flusher.enabled and result.durable:
-            await self._say_ended(self._flusher)
+            with contextlib.suppress(TimeoutError):
+                remaining = deadline - time.monotonic() - 0.1
+                await asyncio.wait_for(self._say_ended(self._flusher), max(0.0, remaining))
         return result
+
+    async def _pass_a_stuck_flush(self, seconds: float) -> None:
+        """A flush that hangs must not take the last seconds: go on beside it, counting lines anew."""
+        try:
+            await asyncio.wait_for(self._flush_lock.acquire(), max(0.0, seconds))
+            self._flush_lock.release()
+        except TimeoutError:
+            self._flush_lock = asyncio.Lock()
+            if self._flusher and self._workspace and self._flusher.enabled:
+                self._flusher = Flusher(self._workspace)
+
+    async def unfinished(self) -> BackupResult:
+        """What is not durable when time is up; asks only the home and the ledger, and not for long."""
+        last, flusher = self.state.last_flush, self._flusher
+        pending = last.pending if last and not last.durable else ()
+        if flusher and not pending:
+            with contextlib.suppress(TimeoutError, SidecarError):
+                pending = await asyncio.wait_for(in_thread(flusher.unflushed, "look"), LOOK_SECONDS)
+        return BackupResult(
+            self.user_id,
+            durable=False,
+            pending=pending,
+            unsynced_bytes=sum(entry.size_bytes for entry in pending),
+            error="the grace period ended before the last backup did",
+            kind="deadline",
+            hint="raise terminationGracePeriodSeconds, or look why the bucket is slow",
+        )
 
     async def _flush_until(self, deadline: float) -> BackupResult:
         if not self.flushes_by_itself or self._flusher is None:
             return BackupResult(self.user_id, durable=False)
         pause = 0.1
         while True:
-            result = await self._flush(None)
+            result = await self._flush(everything=True)
             if result.durable or time.monotonic() + pause >= deadline:
                 return result
             await asyncio.sleep(pause)
@@ -307,10 +351,11 @@ class ConnectedUser:
         except SidecarError as error:
             log.warning("The end mark was not written; the next pod waits a moment for this one: %s", error)
 
-    def in_a_hurry(self, outage_seconds: float) -> None:
-        """Requests give up after this much: the end is near."""
+    def in_a_hurry(self, remaining_seconds: float) -> None:
+        """The end is near: a request gives up early enough for what failed to be tried again, or named."""
         if self._workspace:
-            self._workspace.store = self._workspace.store.within(max(0.5, outage_seconds))
+            patience = max(0.5, min(remaining_seconds / 3, 5.0))
+            self._workspace.store = self._workspace.store.within(patience)
 
     async def close(self) -> None:
         """End the flush loop and the watch, give the ledger back."""
@@ -352,6 +397,14 @@ class ConnectedUser:
     def watching(self) -> bool:
         """Whether changes are seen as they happen."""
         return self._watch is not None and not self._watch.fallback
+
+
+async def _undisturbed(operation: Coroutine[Any, Any, T]) -> T:
+    """`operation`, which goes on to its end, its lock held, should the caller be cancelled.
+
+    Its thread cannot be cancelled: a second flush beside it would count its lines twice.
+    """
+    return await asyncio.shield(asyncio.create_task(operation))
 
 
 def _short(result: SyncResult | BackupResult | None) -> dict[str, Any] | None:

@@ -110,6 +110,15 @@ def needs_flush(workspace: Workspace, stat: FileStat) -> bool:
     return mark is None or mark.stat != stat
 
 
+def new_bytes(workspace: Workspace, stat: FileStat) -> int:
+    """How much of `stat` is not known durable, by sizes alone."""
+    if not is_transcript(stat.path):
+        return stat.size
+    mark, flushed = workspace.ledger.mark(stat.path), workspace.ledger.flushed(stat.path)
+    known = max(mark.local_size if mark else 0, flushed.size if flushed else 0)
+    return stat.size - known if known <= stat.size else stat.size
+
+
 # -- gathering
 
 
@@ -144,10 +153,8 @@ def _gathered(
 
 def _leave(workspace: Workspace, stat: FileStat, tally: _Tally) -> None:
     """`stat` was not even tried: the bucket is away for all."""
-    flushed = workspace.ledger.flushed(stat.path)
-    known = flushed.size if flushed and is_transcript(stat.path) else 0
     reason = tally.error.message if tally.error else ""
-    tally.pending.append(Unsynced(stat.path, reason, max(0, stat.size - known)))
+    tally.pending.append(Unsynced(stat.path, reason, new_bytes(workspace, stat)))
 
 
 def _gather(workspace: Workspace, stat: FileStat, tails: Tails) -> _Gathered | str | bool:

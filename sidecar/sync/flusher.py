@@ -16,7 +16,7 @@ from sidecar.home.entries import FileStat, Refused
 from sidecar.home.scan import look, scan
 from sidecar.logs import log
 from sidecar.sync import tombstones
-from sidecar.sync.flush import FlushResult, flush, needs_flush
+from sidecar.sync.flush import FlushResult, flush, needs_flush, new_bytes
 from sidecar.sync.flush_entry import put_entry
 from sidecar.sync.results import BackupResult, Unsynced
 from sidecar.sync.tails import Tails
@@ -25,6 +25,7 @@ from sidecar.sync.workspace import Workspace
 # The journal is folded early once it holds this much: a restore reads all of it.
 MAX_ENTRIES = 256
 MAX_BYTES = 32 * 1024 * 1024
+NOT_IN_TIME = "the bucket did not take it in time"
 
 
 class Changes(Protocol):
@@ -88,6 +89,12 @@ class Flusher:
         ]
         refused = [Unsynced(one.path, one.reason) for one in seen if isinstance(one, Refused)]
         return [one for one in seen if isinstance(one, FileStat)], refused
+
+    def unflushed(self) -> tuple[Unsynced, ...]:
+        """What differs from what is known durable. Asks the home and the ledger, never the bucket."""
+        stats, _ = self._changed_files(None)
+        left = (stat for stat in stats if needs_flush(self._workspace, stat))
+        return tuple(Unsynced(s.path, NOT_IN_TIME, new_bytes(self._workspace, s)) for s in left)
 
     @property
     def is_long(self) -> bool:

@@ -1,0 +1,131 @@
+"""How a pod ends: a notice, SIGTERM, a bucket that is slow or away, and what is said of it."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import faults
+from tests.fault_proxy import Fault, FaultProxy
+from tests.running import LOG, append, eventually, fresh_pod, journalled, sidecar, termination
+from tests.sync.pods import MakeSettings, objects
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar.sync.initial.WAIT_FOR_OTHERS_SECONDS", 0.0)
+
+
+def test_after_the_notice_every_change_is_flushed_at_once_and_sigterm_finds_it_durable(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    with sidecar(settings, tmp_path, CLAUDE_SIDECAR_SYNC_DELAY_SECONDS="600") as running:
+        running.wait_for("/readyz")
+        append(settings, LOG, '{"n": 1}\n')
+        assert running.call("GET", "/prestop", port=running.health_port)[0] == 200
+        eventually(lambda: journalled(s3, bucket).get(LOG) == b'{"n": 1}\n', running)
+        append(settings, LOG, '{"n": 2}\n')
+        eventually(lambda: journalled(s3, bucket)[LOG] == b'{"n": 1}\n{"n": 2}\n', running)
+        assert running.end(signal.SIGTERM) == 0
+    assert termination(tmp_path)[1]["durable"] is True
+
+
+@pytest.mark.parametrize("fault", [faults.throttle(), faults.reset_before()], ids=["throttles", "drops"])
+def test_a_bucket_that_fails_at_sigterm_and_recovers_in_time_is_a_good_end(
+    fault: Fault,
+    bucket: str,
+    settings_for: MakeSettings,
+    tmp_path: Path,
+    s3: Any,
+    fault_proxy: FaultProxy,
+) -> None:
+    settings = settings_for(bucket, user_id="ada", endpoint=fault_proxy.endpoint)
+    grace = {"CLAUDE_SIDECAR_GRACE_SECONDS": "15", "CLAUDE_SIDECAR_SYNC_DELAY_SECONDS": "600"}
+    with sidecar(settings, tmp_path, **grace) as running:
+        running.wait_for("/readyz")
+        append(settings, LOG, '{"n": 1}\n')
+        fault_proxy.clear()
+        fault_proxy.on("*", fault, times=4)
+        assert running.end(signal.SIGTERM) == 0, running.text()
+    assert len([r for r in fault_proxy.requests if r.status == 503 or r.broken]) == 4
+    assert objects(s3, bucket)[LOG] == b'{"n": 1}\n'
+    assert termination(tmp_path)[0].startswith("All durable at 20")
+
+
+def test_what_is_not_durable_at_the_end_is_named_with_its_bytes_and_the_reason(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, fault_proxy: FaultProxy
+) -> None:
+    settings = settings_for(bucket, user_id="ada", endpoint=fault_proxy.endpoint)
+    grace = {"CLAUDE_SIDECAR_GRACE_SECONDS": "3", "CLAUDE_SIDECAR_SYNC_DELAY_SECONDS": "600"}
+    with sidecar(settings, tmp_path, **grace) as running:
+        running.wait_for("/readyz")
+        for number in range(80):
+            append(settings, f"projects/-{'w' * 150}/{number}.jsonl", "x" * 99 + "\n")
+        fault_proxy.on("*", faults.throttle(), times=None)
+        assert running.end(signal.SIGTERM) == 1
+    human, document = termination(tmp_path)
+    assert human.startswith("NOT durable: 80 files, 8000 bytes; last durable point: 20"), human
+    assert "ended by SIGTERM" in human
+    assert (document["pending_files"], document["unsynced_bytes"]) == (80, 8000)
+    assert document["durable"] is False
+    first = document["pending"][0]
+    assert first["bytes"] == 100
+    assert first["path"].startswith("projects/-www")
+    assert first["why"]
+    assert human in running.text()
+
+
+def test_a_torn_last_line_stays_local_and_the_end_is_durable(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    with sidecar(settings, tmp_path, CLAUDE_SIDECAR_SYNC_DELAY_SECONDS="600") as running:
+        running.wait_for("/readyz")
+        append(settings, LOG, '{"n": 1}\n{"ha')
+        assert running.end(signal.SIGTERM) == 0
+    assert objects(s3, bucket)[LOG] == b'{"n": 1}\n'
+    assert fresh_pod(settings_for, bucket, tmp_path).read(LOG) == b'{"n": 1}\n'
+
+
+def test_two_seconds_are_enough_for_the_new_end_of_a_large_transcript(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, fault_proxy: FaultProxy
+) -> None:
+    settings = settings_for(bucket, user_id="ada", endpoint=fault_proxy.endpoint)
+    append(settings, LOG, ("x" * 1023 + "\n") * (40 * 1024))
+    grace = {"CLAUDE_SIDECAR_GRACE_SECONDS": "2", "CLAUDE_SIDECAR_SYNC_DELAY_SECONDS": "600"}
+    with sidecar(settings, tmp_path, **grace) as running:
+        running.wait_for("/readyz")
+        append(settings, LOG, ("y" * 1023 + "\n") * 4)
+        fault_proxy.clear()
+        fault_proxy.on("*", faults.delay(20), part="/.claude/", times=None)  # no object gets there in time
+        begun = time.monotonic()
+        assert running.end(signal.SIGTERM) == 0, running.text()
+        assert time.monotonic() - begun < 20
+    sent = fault_proxy.seen("PUT", "/journal/")
+    assert sum(request.sent_bytes for request in sent) < 8192
+    assert termination(tmp_path)[1]["durable"] is True
+    restored = fresh_pod(settings_for, bucket, tmp_path).read(LOG)
+    assert len(restored) == 40 * MIB + 4096
+
+
+@pytest.mark.parametrize("seconds", [1.0, 60.0], ids=["slow", "hangs"])
+def test_sigterm_in_the_middle_of_a_flush_loses_nothing_and_restores_nothing_twice(
+    seconds: float, bucket: str, settings_for: MakeSettings, tmp_path: Path, fault_proxy: FaultProxy
+) -> None:
+    settings = settings_for(bucket, user_id="ada", endpoint=fault_proxy.endpoint)
+    grace = {"CLAUDE_SIDECAR_GRACE_SECONDS": "6", "CLAUDE_SIDECAR_SYNC_DELAY_SECONDS": "0.1"}
+    with sidecar(settings, tmp_path, **grace) as running:
+        running.wait_for("/readyz")
+        append(settings, LOG, '{"n": 1}\n')
+        eventually(lambda: fault_proxy.seen("PUT", "/journal/"), running)
+        fault_proxy.clear()
+        fault_proxy.on("PUT", faults.delay(seconds), part="/journal/")
+        append(settings, LOG, '{"n": 2}\n')
+        eventually(lambda: fault_proxy.seen("PUT", "/journal/"), running)
+        assert running.end(signal.SIGTERM) == 0
+    assert fresh_pod(settings_for, bucket, tmp_path).read(LOG) == b'{"n": 1}\n{"n": 2}\n'
