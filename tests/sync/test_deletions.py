@@ -329,8 +329,8 @@ def test_a_file_behind_a_link_is_not_gone(
     for number in range(2):
         pod.write(f"agents/{number}.md", "x")
     pod.backup()
-    (pod.home / "agents").rename(tmp_path / "elsewhere")
-    os.symlink(tmp_path / "elsewhere", pod.home / "agents")
+    (pod.home / "agents").rename(pod.home / "moved")
+    os.symlink("moved", pod.home / "agents")
     assert pod.backup().deleted == 0
     assert "agents/0.md" in objects(s3, bucket)
 

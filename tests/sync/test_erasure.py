@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.area.connection import Connection
 from sidecar.area.keys import AreaKeys
 from sidecar.area.objects import IfAbsent
 from sidecar.area.store import Store
@@ -147,6 +148,50 @@ def test_a_store_without_versions_is_erased_by_its_plain_list(
     assert (erasure.tally.objects, erasure.left) == (2, ())
     assert set(keys_of(outside, "no-versions")) == {ADA.tombstone, "user_data/bob/.claude/a"}
     outside.close()
+
+
+def test_a_server_that_does_not_look_at_the_prefix_costs_nobody_else_anything(
+    versioned: str,
+    settings_for: MakeSettings,
+    moto_server: Server,
+    moto: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for key in ("user_data/ada/.claude/a", "user_data/bob/.claude/a"):
+        moto.put_object(Bucket=versioned, Key=key, Body=b"x")
+        moto.create_multipart_upload(Bucket=versioned, Key=key)
+    send = Connection.send_signed
+
+    def without_prefix(
+        self: Connection, what: str, operation: str, method: str, key: str, query: str = "", **more: Any
+    ) -> Any:
+        if operation in ("ListObjectVersions", "ListMultipartUploads"):
+            query = query.replace("prefix=user_data%2Fada%2F&", "")
+        return send(self, what, operation, method, key, query, **more)
+
+    monkeypatch.setattr(Connection, "send_signed", without_prefix)
+    erasure = erase(Store.connect(settings_for(versioned, server=moto_server)), ADA, now=NOW)
+    assert (erasure.tally.objects, erasure.tally.uploads, erasure.left) == (1, 1, ())
+    assert ("user_data/bob/.claude/a", False) in versions_of(moto, versioned)
+    uploads = moto.list_multipart_uploads(Bucket=versioned)["Uploads"]
+    assert [upload["Key"] for upload in uploads] == ["user_data/bob/.claude/a"]
+
+
+def test_what_a_store_lists_without_a_version_goes_too(
+    bucket: str, settings_for: MakeSettings, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.connect(settings_for(bucket))
+    for key in ("a", "hidden"):
+        s3.put_object(Bucket=bucket, Key=ADA.object(key), Body=b"x")
+    page = store.version_page
+
+    def hiding(prefix: str, after: Any = None) -> Any:
+        seen = page(prefix, after)
+        return replace(seen, versions=tuple(v for v in seen.versions if "hidden" not in v.key))
+
+    monkeypatch.setattr(store, "version_page", hiding)
+    assert erase(store, ADA, now=NOW).left == ()
+    assert keys_of(s3, bucket) == [ADA.tombstone]
 
 
 def test_ten_thousand_and_one_keys_go(bucket: str, settings_for: MakeSettings, s3: Any) -> None:
