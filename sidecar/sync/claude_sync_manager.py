@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from sidecar.area.keys import AreaKeys
@@ -22,6 +23,7 @@ from sidecar.logs import log
 from sidecar.settings import BUCKET_NOT_CONFIGURED, Settings
 from sidecar.sync.connected_user import ConnectedUser, Observers
 from sidecar.sync.initial import backup_failed, failed
+from sidecar.sync.ledger import owners_of
 from sidecar.sync.results import BackupResult, SyncResult
 from sidecar.sync.threads import in_thread
 
@@ -65,6 +67,7 @@ class ClaudeSyncManager:
         self._draining = ""
         self._drained_at = 0.0
         self._round_wanted = asyncio.Event()
+        self._owners: frozenset[str] = frozenset()
 
     # -- the life of the manager
 
@@ -81,8 +84,19 @@ class ClaudeSyncManager:
             settings.interval_minutes,
         )
         log.info("Starting .claude backup loop (interval: %g minutes)", settings.interval_minutes)
+        self._owners = await in_thread(self._find_owners, "find-owners")
         self._loop_task = asyncio.create_task(self._backup_loop(), name="backup-loop")
         log.info("Background backup task started")
+
+    def _find_owners(self) -> frozenset[str]:
+        """Whose files the one home holds, by the ledgers of an earlier life of this container."""
+        if self._settings.serves_many_users:
+            return frozenset()
+        try:
+            found = Path(self._settings.home).stat()
+            return frozenset(owners_of(self._settings.state_dir, (found.st_dev, found.st_ino)))
+        except (OSError, SidecarError):
+            return frozenset()  # the first sync meets the same and says it
 
     async def stop(self) -> None:
         """End the interval backups and close every home; what is not backed up stays in it."""
@@ -119,9 +133,12 @@ class ClaudeSyncManager:
 
     async def _first_sync(self, user: ConnectedUser) -> SyncResult:
         try:
-            return await user.first_sync()
+            result = await user.first_sync()
         finally:
             user.syncing = None
+        if result.kind == UserError.kind:  # somebody else's home, or no name: it does not hold the place
+            self._users.pop(user.user_id, None)
+        return result
 
     async def backup_user_claude_dir(self, user_id: str) -> BackupResult:
         """A checkpoint of `user_id`, who must have had an initial sync."""
@@ -198,8 +215,8 @@ class ClaudeSyncManager:
         return min((user.state.durable_at for user in self._users.values()), default=0.0)
 
     def users(self) -> tuple[str, ...]:
-        """All users that have connected, synced or not."""
-        return tuple(self._users)
+        """All users that have connected, synced or not, and whose files the one home holds already."""
+        return tuple(self._owners.union(self._users))
 
     def get_stats(self) -> dict[str, Any]:
         """Counts and states; the first five names are a promise to callers."""
