@@ -55,7 +55,7 @@ class NoNotices(HomeError):
 
 
 class Notices:
-    """The notices of one home, to be had inside ``with``.
+    """The notices of one home; a context manager.
 
     Parameters
     ----------
@@ -63,10 +63,8 @@ class Notices:
 
     Raises
     ------
-    NoNotices: where ``with`` begins and from every method, with the reason.
+    NoNotices: from here and from every method, with the reason.
     """
-
-    _inotify: INotify
 
     def __init__(self, home: Home, rules: Rules, is_stopping: Callable[[], bool]) -> None:
         self.lost = False  # `changes` met an overflow: `arm` again
@@ -75,13 +73,13 @@ class Notices:
         self._is_stopping = is_stopping
         self._paths: dict[int, str] = {}
         self._known: dict[int, str] = {}
-
-    def __enter__(self) -> Notices:
-        _demand_notices(self._home)
+        _demand_notices(home)
         try:
             self._inotify = INotify(nonblocking=True)
         except OSError as error:
             raise _no_notices(error, "max_user_instances") from error
+
+    def __enter__(self) -> Notices:
         return self
 
     def __exit__(

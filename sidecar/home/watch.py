@@ -17,19 +17,18 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sidecar.errors import HomeError
 from sidecar.home.beneath import Home
+from sidecar.home.changes import Changes, Gathered
 from sidecar.home.rules import Rules
 from sidecar.logs import log
 
 if TYPE_CHECKING:
     from sidecar.home.notices import Notices
 
-PATHS_KEPT = 20_000
-"""More changed paths than this are told as "everything": a scan is then cheaper, and memory has a bound."""
+__all__ = ["Changes", "Watch"]
 
 CHECK_SECONDS = 5.0
 """How often a quiet watch asks whether the home is still where it was."""
@@ -43,20 +42,6 @@ _REST_PER_WORK = 19
 _STOP_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What changed since the last `take`.
-
-    ``paths`` are relative paths of files: written, made, renamed to or from, deleted, or with other
-    attributes. ``everything``: only a scan can tell, and ``paths`` is empty. ``first_at_ns`` is when the
-    first of it was noticed (``time.monotonic_ns``), None if nothing was.
-    """
-
-    paths: frozenset[str] = frozenset()
-    everything: bool = False
-    first_at_ns: int | None = None
-
-
 class Watch:
     """A watch over one home, from `start` to `stop`; both before the home is closed.
 
@@ -64,49 +49,43 @@ class Watch:
     """
 
     def __init__(self, home: Home, rules: Rules, on_change: Callable[[], None], poll_seconds: float) -> None:
-        from sidecar.home.notices import Notices
         from sidecar.home.rounds import Rounds
 
         self._home = home
-        self._notices = Notices(home, rules, self._is_stopping)
+        self._rules = rules
         self._rounds = Rounds(home, rules, self._is_stopping)
+        self._notices: Notices | None = None
         self._on_change = on_change
         self._poll_seconds = poll_seconds
-        self._lock = threading.Lock()
-        self._paths: set[str] = set()
-        self._everything = False
-        self._first_at_ns: int | None = None
+        self._gathered = Gathered()
         self._armed = threading.Event()
         self._fallback = ""
         self._stopping = False
         self._wake = os.eventfd(0)
+        self._wake_lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     @classmethod
     def start(
         cls, home: Home, rules: Rules, on_change: Callable[[], None], *, poll_seconds: float = 2.0
     ) -> Watch:
-        """Begin to watch `home`; returns at once.
+        """Begin to watch `home`; returns at once. Whether there are notices at all is known by then.
 
         Parameters
         ----------
-        on_change: called from the watch's thread when there is something to `take`, at most about a hundred
-            times a second. It must be cheap: notices wait meanwhile.
+        on_change: called from the watch's thread when there is something to `take`: about a hundred times a
+            second at most, in a flood some hundred times. It must be cheap, for notices wait meanwhile.
         poll_seconds: seconds between two rounds, should there be no notices. Rounds that take long are
             further apart.
         """
         watch = cls(home, rules, on_change, poll_seconds)
+        watch._open_notices()
         watch._thread.start()
         return watch
 
     def take(self) -> Changes:
         """What has gathered since the last call, which is then forgotten here."""
-        with self._lock:
-            taken = Changes(frozenset(self._paths), self._everything, self._first_at_ns)
-            self._paths = set()
-            self._everything = False
-            self._first_at_ns = None
-        return taken
+        return self._gathered.take()
 
     @property
     def armed(self) -> bool:
@@ -130,32 +109,49 @@ class Watch:
     def stop(self) -> None:
         """End the watch. Stopping twice is fine; what has gathered can still be taken."""
         self._stopping = True
-        with self._lock:
+        with self._wake_lock:
             if self._wake >= 0:
                 os.eventfd_write(self._wake, 1)
         if self._thread is not threading.current_thread():
             self._thread.join(_STOP_SECONDS)
 
+    def _open_notices(self) -> None:
+        from sidecar.home.notices import Notices
+
+        try:
+            self._notices = Notices(self._home, self._rules, self._is_stopping)
+        except HomeError as error:
+            self._fall_back(error)
+
+    def _fall_back(self, error: Exception) -> None:
+        self._fallback = str(error)
+        every = f"every {self._poll_seconds:g} s"
+        log.warning("Changes in the home are looked for %s: %s", every, error)
+
     def _run(self) -> None:
         try:
-            try:
-                with self._notices as notices:
-                    self._follow_notices(notices)
-            except (HomeError, OSError) as error:
-                self._fallback = str(error)
-                every = f"every {self._poll_seconds:g} s"
-                log.warning("Changes in the home are looked for %s: %s", every, error)
+            if self._notices is not None:
+                self._follow_notices(self._notices)
+            if self._fallback:
                 self._follow_rounds()
         except Exception:
             log.exception("The watch over the home has failed: changes wait for the next scan")
         finally:
-            with self._lock:
+            with self._wake_lock:
                 os.close(self._wake)
                 self._wake = -1
 
     def _follow_notices(self, notices: Notices) -> None:
-        self._gather(notices.arm())
-        self._begin()
+        try:
+            with notices:
+                self._gather(notices.arm())
+                self._begin()
+                self._wait_for(notices)
+        except (HomeError, OSError) as error:
+            if not self._stopping:
+                self._fall_back(error)
+
+    def _wait_for(self, notices: Notices) -> None:
         missing = ""
         while self._sleep(CHECK_SECONDS, notices.fileno()):
             block = notices.read()
@@ -217,14 +213,7 @@ class Watch:
         found = False
         for path in changes:
             found = True
-            with self._lock:
-                if self._first_at_ns is None:
-                    self._first_at_ns = time.monotonic_ns()
-                if path is None or len(self._paths) >= PATHS_KEPT:
-                    self._everything = True
-                    self._paths = set()
-                elif not self._everything:
-                    self._paths.add(path)
+            self._gathered.add(path)
             if self._stopping:
                 break
         return found

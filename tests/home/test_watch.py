@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.home import notices, rounds, watch, writes
+from sidecar.home import changes, notices, rounds, watch, writes
 from sidecar.home.beneath import Home
 from sidecar.home.entries import FileStat
 from sidecar.home.rules import Rules
 from sidecar.home.scan import look, scan
 from sidecar.home.watch import Changes, Watch
 from tests.home.children import REPOSITORY, run_child
-from tests.home.conftest import names, needs_root, put
+from tests.home.conftest import IS_ROOT, names, needs_root, put
 
 LONG_SECONDS = 30.0
 
@@ -55,6 +55,14 @@ class Watched:
     def forget(self) -> Watched:
         self.paths, self.everything = set(), 0
         return self
+
+    def hold(self, root: Path) -> None:
+        """Let the watch stand still, until ``gate`` is set, in the middle of telling."""
+        self.gate.clear()
+        calls = self._calls
+        put(root, "gate.md")
+        with self._condition:
+            assert self._condition.wait_for(lambda: self._calls > calls, LONG_SECONDS)
 
     def until(self, is_enough: Callable[[], object]) -> None:
         end = time.monotonic() + LONG_SECONDS
@@ -192,7 +200,7 @@ def test_a_change_says_when_it_was_first_noticed(root: Path, begin: Callable[...
     watched.gate.clear()
     put(root, "a.md")
     with watched._condition:
-        watched._condition.wait_for(lambda: watched.watch._first_at_ns, LONG_SECONDS)
+        watched._condition.wait_for(lambda: watched.watch._gathered._first_at_ns, LONG_SECONDS)
     between = time.monotonic_ns()
     watched.gate.set()
     put(root, "b.md")
@@ -303,6 +311,36 @@ def test_a_directory_is_watched_under_its_new_name(
     put(root, "projects/new/a.jsonl", b"more\n")
     assert watched.settled(root) == {"projects/new/a.jsonl", "projects/new/deep/er/b.jsonl"}
     assert watched.everything == 0
+
+
+def test_a_directory_that_moved_into_a_new_one_is_watched_under_its_new_name(
+    root: Path, begin: Callable[..., Watched]
+) -> None:
+    """It is met in the new directory's list before the notice that it left its old place."""
+    put(root, "projects/p/deep/a.jsonl")
+    watched = begin().armed()
+    watched.hold(root)
+    (root / "projects/new").mkdir()
+    (root / "projects/p").rename(root / "projects/new/p")
+    watched.gate.set()
+    watched.settled(root)
+    watched.forget()
+    put(root, "projects/new/p/deep/a.jsonl", b"more\n")
+    assert watched.settled(root) == {"projects/new/p/deep/a.jsonl"}
+
+
+def test_directories_that_are_no_more_do_not_count(
+    root: Path, begin: Callable[..., Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "DIRECTORIES_WATCHED", 5)
+    watched = begin().armed()
+    for i in range(20):
+        put(root, f"{i}/a.md")
+        watched.until_told(f"{i}/a.md")
+        (root / f"{i}/a.md").unlink()
+        (root / f"{i}").rmdir()
+        watched.settled(root)
+    assert watched.watch.fallback == ""
 
 
 def test_a_directory_that_left_is_a_case_for_a_scan_and_watched_no_more(
@@ -430,15 +468,12 @@ for d in range(100):
 def test_more_paths_than_are_kept_are_everything(
     way: str, root: Path, begin: Callable[..., Watched], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "PATHS_KEPT", 10)
+    monkeypatch.setattr(changes, "PATHS_KEPT", 10)
     watched = begin().armed()
-    watched.gate.clear()
-    put(root, "gate.md")
-    with watched._condition:
-        assert watched._condition.wait_for(lambda: watched.watch._paths, LONG_SECONDS)
+    watched.hold(root)
     for i in range(30):
         put(root, f"{i}.md")
-    assert len(watched.watch._paths) <= 10
+    assert len(watched.watch._gathered._paths) <= 10
     watched.gate.set()
     watched.until(lambda: watched.everything)
     assert len(watched.paths) <= 10
@@ -452,11 +487,7 @@ def test_lost_notices_are_everything_and_no_directory_stays_unseen(
     for path in ("projects/renamed/deep/a.jsonl", "projects/left/a.jsonl", "projects/kept/a.jsonl"):
         put(root, path)
     watched = begin().armed()
-    watched.gate.clear()
-    calls = watched._calls
-    put(root, "gate.md")
-    with watched._condition:
-        assert watched._condition.wait_for(lambda: watched._calls > calls, LONG_SECONDS)
+    watched.hold(root)
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     flood(root, limit)
     put(root, "projects/new/deep/a.jsonl")
@@ -551,13 +582,14 @@ def test_a_hostile_neighbour_leads_it_nowhere(tmp_path: Path, root: Path, home: 
     try:
         watched.armed()
         with subprocess.Popen(command, cwd=REPOSITORY) as racer:
-            for _ in range(300):
-                watched.forget()
-                watched.until(lambda: watched.paths or watched.everything)
-                assert not foreign & inodes_watched()
-            assert racer.poll() is None
-            racer.kill()
-            racer.wait()
+            try:
+                for _ in range(300):
+                    watched.forget()
+                    watched.until(lambda: watched.paths or watched.everything)
+                    assert not foreign & inodes_watched()
+                assert racer.poll() is None
+            finally:
+                racer.kill()
         assert watched.watch.alive
         assert watched.watch.fallback == ""
         for path in ("projects/p", "agents"):
@@ -704,6 +736,23 @@ def test_the_type_of_a_file_system_is_found_by_its_path(tmp_path: Path) -> None:
         check=True,
     )
     assert notices.file_system(tmp_path.resolve()) == told.stdout.strip()
+
+
+def test_the_type_is_found_behind_a_name_that_is_written_in_another_way(tmp_path: Path) -> None:
+    point = tmp_path / "with space \\ and é"
+    point.mkdir()
+    prefix = ("unshare", "--mount") if IS_ROOT else ("unshare", "--map-root-user", "--mount")
+    mounted = f'mount -t ramfs ramfs "{point}"'.replace("\\", "\\\\")
+    if subprocess.run([*prefix, "sh", "-c", mounted], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespace here")
+    source = """
+import subprocess
+from sidecar.home import notices
+point = pathlib.Path(sys.argv[1])
+subprocess.run(["mount", "-t", "ramfs", "ramfs", str(point)], check=True)
+print(json.dumps(notices.file_system(point)))
+"""
+    assert run_child(source, point, prefix=prefix) == "ramfs"
 
 
 def test_stopping_leaves_nothing_behind(way: str, root: Path, home: Home) -> None:
