@@ -15,11 +15,7 @@ from tests.area import test_listing, test_store
 from tests.area.conftest import Remote
 from tests.sync.memory_store import Crash, Fate, Lie, MemoryBucket, MemoryStore, Refused
 
-NEEDS_A_SERVER = {
-    "test_a_file_that_is_truncated_while_it_goes_up_leaves_no_object",
-    "test_ten_thousand_and_one_keys_are_all_listed",
-    "test_a_full_page_that_may_have_lost_its_successor_is_listed_exactly",
-}
+A_SERVER = {"behind", "bucket", "fault_proxy", "rclone_server", "remote_on", "s3", "settings_for"}
 
 
 def _conformance(*modules: Any) -> dict[str, Any]:
@@ -28,9 +24,7 @@ def _conformance(*modules: Any) -> dict[str, Any]:
         name: test
         for module in modules
         for name, test in vars(module).items()
-        if name.startswith("test_")
-        and name not in NEEDS_A_SERVER
-        and "behind" not in inspect.signature(test).parameters
+        if name.startswith("test_") and A_SERVER.isdisjoint(inspect.signature(test).parameters)
     }
 
 

@@ -20,10 +20,11 @@ from sidecar.area.keys import AreaKeys
 from sidecar.errors import SidecarError
 from sidecar.settings import Settings
 from sidecar.sync.compare import is_transcript
+from sidecar.sync.initial import initial_sync, restore_area
 from sidecar.sync.marks import Mark
 from sidecar.sync.workspace import Workspace
 from tests.sync.machine_points import (
-    Event,
+    Events,
     Process,
     close_left_open,
     installed,
@@ -94,6 +95,11 @@ class Life(Pod):
         workspace = super().open(live=live)
         self.marks, self.opened = workspace.ledger.marks(), True
         return workspace
+
+    def merge_as_at_the_start(self) -> Any:
+        """A restore that takes the home for nobody's: a start, whatever was restored before."""
+        with self.open(live=False) as workspace:
+            return restore_area(workspace)
 
     def content(self, path: str) -> bytes | None:
         """What the file at `path` holds; None where there is no file."""
@@ -358,10 +364,9 @@ class World:
 
     # -- the sidecar
 
-    def start(self, pod: Life, events: dict[int, list[Event]] | None = None, *, live: bool = False) -> Any:
+    def start(self, pod: Life, events: Events | None = None, *, live: bool = False) -> Any:
         """The init hook (`live`: the first trigger, beside the agent)."""
         if live:
-            from sidecar.sync.initial import initial_sync
 
             def work() -> Any:
                 with pod.open() as workspace:
@@ -370,17 +375,17 @@ class World:
             return self._operate(pod, work, events, restores=True)
         return self._operate(pod, pod.start, events, restores=True)
 
-    def merge(self, pod: Life, events: dict[int, list[Event]] | None = None) -> Any:
+    def merge(self, pod: Life, events: Events | None = None) -> Any:
         return self._operate(pod, pod.merge, events, restores=True)
 
-    def backup(self, pod: Life, events: dict[int, list[Event]] | None = None) -> Any:
+    def backup(self, pod: Life, events: Events | None = None) -> Any:
         return self._operate(pod, pod.backup, events, restores=False)
 
     def _operate(
         self,
         pod: Life,
         work: Callable[[], Any],
-        events: dict[int, list[Event]] | None,
+        events: Events | None,
         *,
         restores: bool,
     ) -> Any:

@@ -21,7 +21,9 @@ from sidecar.sync.ledger_file import LedgerFile
 from sidecar.sync.workspace import Workspace
 from tests.sync.memory_store import Crash
 
-Event = Callable[[], None]
+Event = Callable[[], object]
+Events = dict[int | str, list[Event]]
+"""What happens at which point: by its number, or by its name where it is passed for the first time."""
 
 # Steps on a disk: (where the name is looked up, the name).
 _STEPS: tuple[tuple[Any, str], ...] = (
@@ -40,9 +42,9 @@ _STEPS: tuple[tuple[Any, str], ...] = (
 
 
 class Process:
-    """One run of the sidecar. `events`: by the number of the point, what happens there."""
+    """One run of the sidecar."""
 
-    def __init__(self, clock_ns: Callable[[], int], events: dict[int, list[Event]] | None = None) -> None:
+    def __init__(self, clock_ns: Callable[[], int], events: Events | None = None) -> None:
         self.clock_ns = clock_ns
         self.dead = False
         self.here = ""
@@ -55,7 +57,7 @@ class Process:
             raise Crash(what)
         self.points += 1
         self.here = what
-        for event in self._events.pop(self.points, ()):
+        for event in [*self._events.pop(self.points, ()), *self._events.pop(what, ())]:
             event()
 
     def die(self) -> None:

@@ -131,7 +131,9 @@ def cuts(scene: Scene, place: Path) -> int:
         return points
 
 
-def play(scene: Scene, place: Path, point: int, what: str, path: str, *, tiny_blocks: bool = False) -> None:
+def play(
+    scene: Scene, place: Path, point: int | str, what: str, path: str, *, tiny_blocks: bool = False
+) -> None:
     """The scene with one thing happening at one point; no promise may break, then or later."""
     with world_in(place, tiny_blocks=tiny_blocks) as world:
         scene.prepare(world, *world.pods)

@@ -13,6 +13,7 @@ and after it took effect, and may raise (the process ends there) or let others a
 from __future__ import annotations
 
 import hashlib
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -113,6 +114,7 @@ class MemoryBucket:
     before: dict[str, Version | None] = field(default_factory=dict)
     late: list[Callable[[], object]] = field(default_factory=list)
     watchers: list[Callable[[Change], None]] = field(default_factory=list)
+    lock: threading.RLock = field(default_factory=threading.RLock)
 
     def put(
         self,
@@ -128,17 +130,19 @@ class MemoryBucket:
         """Write as the server does; raises `Refused`. Without a condition: an outside writer."""
         if len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES:
             raise Refused(400)
-        self._demand(key, condition)
-        etag = self._etag(body, parts)
-        new = Version(body, etag, dict(metadata or {}), float(int(self.clock)), content_type)
-        self._set(key, new, by)
-        return etag
+        with self.lock:
+            self._demand(key, condition)
+            etag = self._etag(body, parts)
+            new = Version(body, etag, dict(metadata or {}), float(int(self.clock)), content_type)
+            self._set(key, new, by)
+            return etag
 
     def delete(self, key: str, *, condition: IfMatch | None = None, by: str = OUTSIDE) -> None:
         """Remove as the server does; what is missing is fine."""
-        if key in self.objects:
-            self._demand(key, condition)
-            self._set(key, None, by)
+        with self.lock:
+            if key in self.objects:
+                self._demand(key, condition)
+                self._set(key, None, by)
 
     def archive(self, key: str) -> None:
         """Move it to an archived storage class: it is listed and cannot be read."""

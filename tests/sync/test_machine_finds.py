@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.sync.bodies import Spool
 from tests.sync.machine import LOGS, SECOND_NS, SETTINGS, World, world_in
-from tests.sync.machine_scenes import SCENES, cuts, play
+from tests.sync.machine_scenes import SCENES, play
 from tests.sync.memory_store import Crash, Fate
 
 LOG = LOGS[0]
@@ -22,10 +22,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def at_each_point(scene: str, what: str, path: str, place: Path) -> None:
-    """Play `scene` once for each point of its operation, with `what` happening there."""
-    for point in range(1, cuts(SCENES[scene], place / "whole") + 1):
-        play(SCENES[scene], place / str(point), point, what, path)
+OF_LOG = f"user_data/ada/.claude/{LOG}"
 
 
 def object_at(world: World, path: str) -> bytes:
@@ -71,17 +68,21 @@ def test_an_edit_of_a_file_whose_object_was_deleted_goes_up(tmp_path: Path, answ
 
 @pytest.mark.parametrize("what", ["edit", "delete"])
 def test_what_the_agent_does_in_the_middle_of_a_restore_is_not_undone(tmp_path: Path, what: str) -> None:
-    at_each_point("a restore into a live pod that is behind", what, SETTINGS, tmp_path)
+    play(SCENES["a restore into a live pod that is behind"], tmp_path, "before replace", what, SETTINGS)
 
 
 def test_a_body_that_broke_because_another_version_came_is_read_again(world: World) -> None:
     (a, _) = world.pods
     world.append(a, LOG, 3)
     world.start(a)
-    for point in range(1, 60):
-        b = world.replace_pod(1)
-        world.start(b, {point: [lambda b=b: (world.outside_put(LOG), world.trouble(b, [Fate.CLEARED]))]})
-        assert b.content(LOG) is not None
+    b = world.replace_pod(1)
+
+    def another_version() -> None:
+        world.outside_put(LOG)
+        world.trouble(b, [Fate.CLEARED])
+
+    world.start(b, {f"a chunk of {OF_LOG}": [another_version]})
+    assert b.content(LOG) == object_at(world, LOG)
     world.settle()
 
 
@@ -116,27 +117,25 @@ def test_an_unfinished_line_in_the_home_does_not_keep_the_object_from_being_heal
     world.settle()
 
 
-def test_a_restore_writes_the_version_that_it_compared(tmp_path: Path) -> None:
+def test_a_restore_writes_the_version_that_it_compared(world: World) -> None:
     """Somebody empties the object between the comparison and the writing."""
-    for point in range(1, 60):
-        with world_in(tmp_path / str(point)) as world:
-            a, b = world.pods
-            world.append(a, LOG)
-            world.start(a)
-            world.start(b)
-            world.append(b, LOG)
-            world.backup(b)
-            world.replace_pod(1)
-            world.lose_ledger(a)
-            emptied = [lambda w=world: w.bucket.put(w.keys.object(LOG), b"")]
-            world.start(a, {point: emptied})
-            world.settle()
+    a, b = world.pods
+    world.append(a, LOG)
+    world.start(a)
+    world.start(b)
+    world.append(b, LOG)
+    world.backup(b)
+    world.replace_pod(1)
+    world.lose_ledger(a)
+    world.start(a, {f"a chunk of {OF_LOG}": [lambda: world.bucket.put(OF_LOG, b"")]})
+    world.settle()
 
 
 def test_lines_that_came_while_a_file_was_rewritten_do_not_make_the_rewrite_count_as_sent(
     tmp_path: Path,
 ) -> None:
-    at_each_point("a restore into a live pod that is behind", "rewind", LOG, tmp_path)
+    scene = SCENES["a restore into a live pod that is behind"]
+    play(scene, tmp_path, "before _append_at_once", "rewind", LOG)
 
 
 def test_a_spool_whose_body_breaks_off_is_closed(tmp_path: Path) -> None:
