@@ -274,6 +274,8 @@ class ConnectedUser:
             return
         state.failures += 1
         state.unsynced_since = state.unsynced_since or begun_at
+        if self._flusher and not self._flusher.enabled and result is state.last_flush:
+            return  # said as the journal's denial; a checkpoint follows at once
         if time.monotonic() - self._said_at > SAY_AGAIN_SECONDS or not self._said_at:
             self._said_at = time.monotonic()
             log.warning(

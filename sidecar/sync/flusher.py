@@ -14,7 +14,6 @@ from typing import Protocol
 from sidecar.errors import AccessDenied
 from sidecar.home.entries import FileStat, Refused
 from sidecar.home.scan import look, scan
-from sidecar.logs import log
 from sidecar.sync import tombstones
 from sidecar.sync.flush import FlushResult, flush, needs_flush, new_bytes
 from sidecar.sync.flush_entry import put_entry
@@ -63,7 +62,7 @@ class Flusher:
         self._left = frozenset(entry.path for entry in result.pending)
         if isinstance(result.error, AccessDenied) and self.enabled:
             self.enabled = False
-            log.warning("No journal, going on in interval mode: %s", result.error)
+            workspace.own_area_denied("The journal may not be written", result.error)
         return _reported(workspace, result, refused, time.monotonic() - begun)
 
     def _changed_files(self, changes: Changes | None) -> tuple[Iterable[FileStat], list[Unsynced]]:

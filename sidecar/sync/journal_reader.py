@@ -49,7 +49,7 @@ def read_journal(workspace: Workspace) -> Journal:
     try:
         keys = _listed(workspace)
     except AccessDenied as error:
-        log.warning("The journal is not accessible, going on in interval mode: %s", error)
+        workspace.own_area_denied("The journal may not be read", error)
         return Journal(denied=True)
     entries: list[Entry] = []
     unread: list[str] = []

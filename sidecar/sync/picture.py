@@ -49,7 +49,10 @@ def read_if_any(workspace: Workspace) -> Manifest:
     """The manifest for a restore, which goes on without one."""
     try:
         return read(workspace)[0]
-    except (AccessDenied, FormatError) as error:
+    except AccessDenied as error:
+        workspace.own_area_denied("The manifest may not be read", error)
+        return Manifest()
+    except FormatError as error:
         log.warning("Going on without the manifest: %s", error)
         return Manifest()
 
@@ -67,7 +70,10 @@ def commit(workspace: Workspace, scan: Scan, gone: Mapping[str, str] | None = No
             workspace.store.put(workspace.keys.manifest, encoded(ours), condition=condition, metadata={})
         except ConditionFailed:
             continue
-        except (AccessDenied, FormatError) as error:
+        except AccessDenied as error:
+            workspace.own_area_denied("The manifest may not be written", error)
+            return False
+        except FormatError as error:
             log.warning("The manifest was not written: %s", error)
             return False
         _remember_shape(workspace, scan, ours.generation)

@@ -138,8 +138,7 @@ def demand(workspace: Workspace) -> None:
     try:
         found = read(workspace.store, workspace.keys)
     except AccessDenied as error:
-        if workspace.first_time(workspace.keys.tombstone, "denied"):
-            log.warning("Whether user %s was forgotten cannot be looked up: %s", workspace.user_id, error)
+        workspace.own_area_denied(f"Whether user {workspace.user_id} was forgotten may not be read", error)
         return
     extra = dict(workspace.ledger.header.extra)
     noted = extra.pop(_FORGOTTEN, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,10 @@ from sidecar.area import metadata
 from sidecar.area.keys import AreaKeys
 from sidecar.area.objects import IfAbsent, ObjectHead
 from sidecar.area.store import Store
-from sidecar.errors import ConditionFailed, HomeError, ObjectMissing, UserError
+from sidecar.errors import AccessDenied, ConditionFailed, HomeError, ObjectMissing, UserError
 from sidecar.home.beneath import Home
 from sidecar.home.rules import Rules
+from sidecar.logs import log
 from sidecar.names import path_problem
 from sidecar.settings import Settings
 from sidecar.sync.bodies import Spool, temporary_directory
@@ -157,6 +159,11 @@ class Workspace:
         known = (path, reason) in self._named
         self._named.add((path, reason))
         return not known
+
+    def own_area_denied(self, what: str, error: AccessDenied) -> None:
+        """Say once, whichever part met it first, that the bucket's policy knows only ``.claude/``."""
+        level = logging.WARNING if self.first_time(self.keys.own, "denied") else logging.DEBUG
+        log.log(level, "%s; going on in interval mode, without journal and manifest: %s", what, error)
 
     def close(self) -> None:
         self.ledger.close()
