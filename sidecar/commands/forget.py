@@ -96,7 +96,7 @@ def _say(keys: AreaKeys, erasure: Erasure, found: Inventory) -> None:
     if erasure.already:
         say(f"Nothing to erase: user {keys.user_id} was forgotten on {erasure.forgotten_at}")
         return
-    say(f"Erased {_counts(erasure.tally)} of user {keys.user_id}")
+    say(f"User {keys.user_id}: erased {_counts(erasure.tally)}")
     if erasure.left:
         say(f"{len(erasure.left)} are still there:")
         for left in erasure.left[:_LISTED]:

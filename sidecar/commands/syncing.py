@@ -79,7 +79,7 @@ def backup(
         print_json(result.as_dict())
     elif dry_run:
         _say_plan("backup", result.files, result.bytes)
-    elif not result.files and result.durable:
+    elif result.durable and not (result.files or result.deleted or result.conflicts):
         log.info("Nothing to back up: %s is in step with the bucket", settings.home_of(user_id))
     if result.error:
         log.error("The backup failed: %s", sentence(result.error, result.hint))

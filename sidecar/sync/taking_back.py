@@ -127,12 +127,12 @@ class _Taking:
         if not file.unchanged():
             raise FileChanged(f"{self._kept.path} changed while it was read")
         self._mode = file.stat.mode
-        if local.sha256 == self._body.sha256:
-            self._mtime_ns = file.stat.mtime_ns
-            return "same"
-        self._keep(local, local.sha256, file.stat.mtime_ns)
+        same = local.sha256 == self._body.sha256
+        if not same:
+            self._keep(local, local.sha256, file.stat.mtime_ns)
+        # The same bytes are written as well: their new time has the next checkpoint look at them again.
         self._write(home, file.stat)
-        return "written"
+        return "same" if same else "written"
 
     def _write(self, home: Home, replacing: Replacing) -> None:
         if self._mode is None:

@@ -66,9 +66,11 @@ def _text(source: Readable) -> list[str] | None:
     if b"\0" in data:
         return None
     try:
-        return data.decode().split("\n")
+        lines = data.decode().split("\n")
     except UnicodeDecodeError:
         return None
+    last = lines.pop()
+    return [*lines, f"{last} (without a line end)"] if last else lines
 
 
 def _unified(old: list[str], new: list[str]) -> tuple[str, ...]:
@@ -95,13 +97,17 @@ def _hunks(a: list[str], b: list[str], start: int) -> Iterator[str]:
     for group in difflib.SequenceMatcher(None, a, b).get_grouped_opcodes(_CONTEXT):
         _, a1, _, b1, _ = group[0]
         _, _, a2, _, b2 = group[-1]
-        yield f"@@ -{start + a1 + 1},{a2 - a1} +{start + b1 + 1},{b2 - b1} @@"
+        yield f"@@ -{_range(start + a1, a2 - a1)} +{_range(start + b1, b2 - b1)} @@"
         for tag, i1, i2, j1, j2 in group:
             if tag == "equal":
                 yield from (_cut(" " + line) for line in a[i1:i2])
             else:
                 yield from (_cut("-" + line) for line in a[i1:i2])
                 yield from (_cut("+" + line) for line in b[j1:j2])
+
+
+def _range(at: int, count: int) -> str:
+    return f"{at + 1 if count else at},{count}"
 
 
 def _cut(line: str) -> str:

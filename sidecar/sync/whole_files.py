@@ -67,7 +67,7 @@ class _Shipment:
         mark = self.mark
         if mark and mark.digest == self.digest and mark.etag:
             return self._note(mark)
-        if mark and mark.settled and mark.settled.local_digest == self.digest:
+        if mark and mark.settled and self._is_settled(mark.settled):
             self._settle(mark.settled.etag)
             return Shipped(self.path)
         problem = self._json_problem()
@@ -81,6 +81,13 @@ class _Shipment:
             return self._put(IfMatch(mark.etag) if mark else IfAbsent())
         except (ConditionFailed, ObjectMissing):  # gone: AWS says 404, others 412
             return self._contest()
+
+    def _is_settled(self, settled: Settled) -> bool:
+        """A decision holds for this content against that object (rule 8); another object asks anew."""
+        if settled.local_digest != self.digest:
+            return False
+        head = self.workspace.head(self.path)
+        return head is not None and head.info.etag == settled.etag
 
     def _keep_loser_aside(self, mark: Mark) -> None:
         """Rule 10: a restore preferred a journalled version over this object: aside before its CAS."""

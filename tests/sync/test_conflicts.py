@@ -13,6 +13,7 @@ from sidecar.area.objects import ObjectInfo
 from sidecar.errors import FileChanged, ObjectDamaged, SidecarError
 from sidecar.home.beneath import Home
 from sidecar.sync import conflicts as kept_versions
+from sidecar.sync import picture
 from sidecar.sync.bodies import Bytes
 from sidecar.sync.conflicts import Kept, UnknownVersion, difference, find, kept_of, only
 from sidecar.sync.taking_back import Taken, take
@@ -101,6 +102,11 @@ def test_text_is_shown_as_what_taking_it_back_would_change() -> None:
     assert [line for line in lines if line[0] in "+-"] == ["-line 20", "+line twenty"]
 
 
+def test_a_missing_line_end_is_a_difference() -> None:
+    assert shown(b"a\nb", b"a\nb\n") == ("text", ["@@ -1,2 +1,2 @@", " a", "-b", "+b (without a line end)"])
+    assert shown(b"a\n", b"") == ("text", ["@@ -0,0 +1,1 @@", "+a"])
+
+
 def test_transcripts_are_counted_and_other_bytes_measured() -> None:
     assert shown(b"a\nb\nb\n", b"b\nc\n", LOG) == (
         "lines",
@@ -153,6 +159,10 @@ def test_a_version_that_lost_a_conflict_wins_when_it_is_taken_back(
     assert sorted(conflicts(s3, bucket).values()) == [b'{"v": "a"}', b'{"v": "b"}']
     for pod in (a, b):
         assert pod.backup().conflicts == ()
+    with a.open() as workspace:
+        (mark,) = workspace.ledger.marks().values()
+        assert mark.settled is None, "the checkpoint saw that the conflict is over"
+        assert picture.read(workspace)[0].files["settings.json"].etag == mark.etag
     b.merge()
     assert b.read("settings.json") == b'{"v": "a"}'
     a.write("settings.json", '{"v": "a2"}')
