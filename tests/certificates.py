@@ -14,6 +14,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
+_SIGNS = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 @dataclass(frozen=True)
 class Certificates:
     """``ca_file`` is what a client has to trust; ``context`` is the server's side."""
@@ -28,6 +41,8 @@ def make_certificates(directory: Path) -> Certificates:
     ca = (
         _certificate(issuer, issuer, ca_key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
+        .add_extension(_SIGNS, critical=True)
         .sign(ca_key, hashes.SHA256())
     )
     names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
@@ -35,6 +50,9 @@ def make_certificates(directory: Path) -> Certificates:
     leaf = (
         _certificate(subject, issuer, key)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(  # Python 3.13 asks for it
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+        )
         .sign(ca_key, hashes.SHA256())
     )
     ca_file, pair = directory / "ca.pem", directory / "server.pem"
