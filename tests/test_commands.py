@@ -3,6 +3,8 @@
 import hashlib
 import http.server
 import json
+import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sidecar.settings import OPTIONS
 from sidecar.sync.ledger import Ledger
 from tests.processes import Sidecar, command, environ_of, free_port
 from tests.sync.pods import MakeSettings, objects
@@ -358,3 +361,22 @@ def test_verify_works_beside_a_running_sidecar_and_counts_the_journal_as_durable
     assert (done.returncode, answer["differences"]) == (0, []), done.stderr
     assert {row["kind"] for row in answer["by_design"]} == {"journalled", "passed_over"}
     assert "beside the process that works on it" in answer["ledger"]
+
+
+# -- the documentation
+
+
+def test_every_command_and_every_flag_of_its_own_is_documented() -> None:
+    document = (Path(__file__).resolve().parents[1] / "docs/commands.md").read_text("utf-8")
+    headings = set(re.findall(r"^## (\w+)", document, re.MULTILINE))
+    shared = {option.flag for option in OPTIONS} | {"--help", "--json"}
+    environ = {"PATH": os.environ["PATH"], "COLUMNS": "200"}
+    listed = command(environ, "--help").stdout
+    names = set(re.findall(r"^    (\w+)(?: |$)", listed, re.MULTILINE)) - {"COMMAND"}
+    assert {"restore", "verify", "forget", "conflicts"} <= names
+    assert names <= headings
+    for name in [*names, "conflicts ls", "conflicts show", "conflicts take"]:
+        usage = command(environ, *name.split(), "--help").stdout
+        section = document.partition(f"\n## {name.split()[0]}")[2].partition("\n## ")[0]
+        own = set(re.findall(r"^  (--[a-z-]+)", usage, re.MULTILINE)) - shared
+        assert {flag for flag in own if flag not in section} == set(), name
