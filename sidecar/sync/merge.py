@@ -8,8 +8,8 @@ Exact offsets come first: where one version is a prefix of the other, bytes are 
 duplicates survive. Only where the bytes diverge are lines compared. A line's identity is its bytes and its
 k-th occurrence in its file; the union is the multiset maximum.
 
-Memory: 16 bytes and a counter for each line behind the common prefix, and one block. A union is a list of
-byte spans, not a copy.
+Memory: a hash and a counter for each line behind the common prefix (120 bytes a line, measured on 530,000 of
+them), and one block. A union is a list of byte spans, not a copy.
 """
 
 from __future__ import annotations
