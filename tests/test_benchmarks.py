@@ -1,0 +1,37 @@
+"""The benchmarks run, so that they cannot rot. Their figures are for people, on a quiet machine."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEADINGS = {
+    "durability": (
+        "### Last write to durable",
+        "### The end, one dirty transcript",
+        "### A hundred appends of 1 KiB over ten files",
+        "### 4 KiB appended to a transcript",
+        "### A session of turns",
+        "### kill -9 at a random moment",
+    ),
+    "fleet": ("### 10 sidecars after 2 s, 50 requests/s", "Durable: 10 of 10"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(HEADINGS))
+def test_a_benchmark_runs_to_its_end_and_prints_every_table(name: str) -> None:
+    environ = {"PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))}
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", name, "--quick"],
+        cwd=Path(__file__).parents[1],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for heading in HEADINGS[name]:
+        assert heading in done.stdout, done.stdout
