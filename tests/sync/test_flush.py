@@ -8,6 +8,7 @@ import pytest
 
 from sidecar.area.store import Store
 from sidecar.sync.flusher import Flusher
+from sidecar.sync.pace import Pace
 from sidecar.sync.tails import MAX_LINES, Tail, Tails
 from tests import faults
 from tests.fault_proxy import FaultProxy
@@ -58,6 +59,18 @@ def test_a_bucket_that_is_away_is_asked_once_and_everything_is_named_with_its_by
     assert result.unsynced_bytes == 150 * 200_000 + 50
     assert asked == 1, "each batch waited for the bucket anew"
     assert (again.durable, again.files) == (True, 151)
+
+
+def test_after_the_longest_outage_the_next_attempt_is_within_a_minute_and_a_fleets_are_spread() -> None:
+    pace = Pace()
+    for _ in range(1000):
+        pace = pace.stretched()
+    soonest, latest = pace.seconds(2.0, 0.0), pace.seconds(2.0, 1.0)
+    assert latest < 60, "minutes, not seconds"
+    assert latest - soonest > 30, "a fleet comes back at once"
+    for _ in range(20):
+        pace = pace.relaxed()
+    assert pace.seconds(2.0, 0.5) == 2.0
 
 
 def test_what_is_remembered_of_transcripts_is_bounded_by_their_lines() -> None:
