@@ -37,7 +37,7 @@ class JsonFormatter(logging.Formatter):
         line: dict[str, object] = {
             "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname,
-            "message": record.getMessage(),
+            "message": encodable(record.getMessage()),
         }
         fields = getattr(record, "fields", None)
         if fields:
@@ -45,6 +45,11 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def encodable(text: str) -> str:
+    """`text` as UTF-8 can carry it: a file name's stray bytes become ``\\udcff`` and the like."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def printable(text: str) -> str:

@@ -15,6 +15,7 @@ from sidecar.api.connections import Limits, Server
 from sidecar.api.metrics import ROUTE_OTHER, Metrics
 from sidecar.api.refusals import (
     Broken,
+    FromAPage,
     MethodUnknown,
     PathUnknown,
     Refusal,
@@ -30,12 +31,19 @@ class Application:
     """Answers the requests of one listener: those of `routes`, by the coroutines of `calls`."""
 
     def __init__(
-        self, routes: Sequence[Route], calls: Mapping[str, Call], metrics: Metrics, limits: Limits
+        self,
+        routes: Sequence[Route],
+        calls: Mapping[str, Call],
+        metrics: Metrics,
+        limits: Limits,
+        *,
+        loopback: bool = False,
     ) -> None:
         self._routes = {route.path: route for route in routes}
         self._calls = {route.path: calls[route.call] for route in routes}
         self._metrics = metrics
         self._limits = limits
+        self._loopback = loopback
 
     def server(self) -> Server:
         """The server that answers by this application. Needs a running loop."""
@@ -64,6 +72,8 @@ class Application:
         return response
 
     async def _answered(self, request: web.BaseRequest, route: Route | None) -> web.Response:
+        if self._loopback and _comes_from_a_page(request):
+            raise FromAPage()
         if route is None:
             raise PathUnknown(tuple(self._routes))
         if not route.takes(request.method):
@@ -72,3 +82,15 @@ class Application:
         if route.body != "hook":  # a hook reads its own: it is never refused
             body = await bodies.read(request, self._limits.body_bytes, self._limits.body_seconds)
         return await self._calls[route.path](request, body)
+
+
+def _comes_from_a_page(request: web.BaseRequest) -> bool:
+    """True for what only a browser sends: an Origin, or a Host that was made to resolve to loopback.
+
+    https://developer.mozilla.org/en-US/docs/Web/HTTP/Reference/Headers/Origin
+    """
+    if request.headers.get("Origin"):
+        return True
+    host = request.headers.get("Host", "")
+    name = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    return name.lower() not in ("", "localhost", "127.0.0.1", "::1")

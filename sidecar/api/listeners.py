@@ -107,7 +107,8 @@ class Listeners:
         limits = _within_open_files(self._limits)
         # An eighth for health: probes come one by one, and whoever else reaches that port is a stranger.
         few = replace(limits, connections=max(32, limits.connections // 8))
-        await self._serve(Application(ROUTES, self._calls(), self._metrics, limits), api)
+        on_loopback = Application(ROUTES, self._calls(), self._metrics, limits, loopback=True)
+        await self._serve(on_loopback, api)
         on_health = [route for route in ROUTES if route.everywhere]
         await self._serve(Application(on_health, self._calls(), self._metrics, few), health)
 

@@ -89,6 +89,19 @@ class OtherUser(Refusal):
         )
 
 
+class FromAPage(Refusal):
+    """A browser's request: a page on the web must not reach the loopback of whoever looks at it."""
+
+    kind = "from_a_page"
+    status = 403
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the request comes from a web page, or names a host that is not this one",
+            "call the API from the agent's container, at 127.0.0.1 or localhost, without an Origin header",
+        )
+
+
 class PathUnknown(Refusal):
     kind = "not_found"
     status = 404

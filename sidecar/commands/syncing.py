@@ -104,7 +104,7 @@ def demanded_user(settings: Settings) -> str:
 def _backed_up(settings: Settings, user_id: str, dry_run: bool, token_file: str | None) -> BackupResult:
     try:
         store = Store.connect(settings, outage_seconds=settings.restore_timeout_seconds)
-        with Workspace.open(settings, store, user_id, live=True) as workspace:
+        with Workspace.open(settings, store, user_id, live=True, make_home=False) as workspace:
             return backup_home(workspace, watcher=Shown(), dry_run=dry_run)
     except LedgerBusy as busy:
         from sidecar.commands.asking import RunningSidecar

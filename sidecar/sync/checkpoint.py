@@ -250,4 +250,5 @@ def _result(workspace: Workspace, tally: _Tally, begun: float) -> BackupResult:
         error=error.message if error else None,
         kind=error.kind if error else None,
         hint=error.hint if error else None,
+        outage=error.outage if error else False,
     )

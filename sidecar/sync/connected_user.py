@@ -101,7 +101,7 @@ class ConnectedUser:
     async def first_sync(self) -> SyncResult:
         """The initial sync; after a success the watch is armed and flushes begin."""
         try:
-            result = await self._alone(initial_sync, "initial-sync")
+            result = await self._alone(lambda w: initial_sync(w, stop=lambda: self._ending), "initial-sync")
         except SidecarError as error:
             result = failed(self.user_id, error)
             log.error("Initial sync failed for user %s: %s", self.user_id, error)
@@ -117,7 +117,7 @@ class ConnectedUser:
     async def restore(self) -> SyncResult:
         """Bring what the home lacks of the area, now."""
         try:
-            result = await self._alone(restore_area, "restore")
+            result = await self._alone(lambda w: restore_area(w, stop=lambda: self._ending), "restore")
         except SidecarError as error:
             result = failed(self.user_id, error)
         self.state.last_sync = result

@@ -86,10 +86,12 @@ def _fold_own(workspace: Workspace, proofs: _Proofs) -> int:
     for sequence, entry in ledger.entries().items():
         if not all(_is_settled(workspace, path, sequence) for path in entry.paths):
             break
+        if sequence not in ledger.entries():
+            continue  # somebody else found it contained and removed it
         if not entry.folded:
             ledger.set_folded(sequence, True)
             continue
-        if not all(_holds(workspace, proofs, path) for path in entry.paths):
+        if not all(_holds(workspace, proofs, path, sequence) for path in entry.paths):
             ledger.set_folded(sequence, False)
             break
         key = workspace.keys.journal + journal_format.name(ledger.writer, sequence)
@@ -105,20 +107,27 @@ def _is_settled(workspace: Workspace, path: str, sequence: int) -> bool:
         return True
     if flushed is None or workspace.is_there(path):
         return False
-    writer = workspace.ledger.writer
-    records = journal_reader.own_records(workspace, path, flushed.folded, flushed.sequence)
-    lines, wholes = [r for r in records if isinstance(r, Lines)], [r for r in records if isinstance(r, Whole)]
-    settled = orphans.settle_lines(workspace, path, {writer: lines}) if lines else True
-    settled = settled and (orphans.settle_whole(workspace, wholes[-1]) if wholes else True)
+    settled = _settle_orphan(workspace, path, flushed.folded, flushed.sequence)
     if settled:
         workspace.ledger.fold(path, flushed, flushed)
     return settled
 
 
-def _holds(workspace: Workspace, proofs: _Proofs, path: str) -> bool:
+def _settle_orphan(workspace: Workspace, path: str, after: int, upto: int) -> bool:
+    """Put what these own entries hold of a path that is no longer in the home into its object."""
+    writer = workspace.ledger.writer
+    records = journal_reader.own_records(workspace, path, after, upto)
+    lines, wholes = [r for r in records if isinstance(r, Lines)], [r for r in records if isinstance(r, Whole)]
+    settled = orphans.settle_lines(workspace, path, {writer: lines}) if lines else True
+    return settled and (orphans.settle_whole(workspace, wholes[-1]) if wholes else True)
+
+
+def _holds(workspace: Workspace, proofs: _Proofs, path: str, sequence: int) -> bool:
+    if not workspace.is_there(path):
+        return _settle_orphan(workspace, path, sequence - 1, sequence)
     mark = workspace.ledger.mark(path)
-    if not workspace.is_there(path) or (mark and mark.settled):
-        return True  # in its object by `orphans`, or under conflicts/ because it lost
+    if mark and mark.settled:
+        return True  # it lost, and is under conflicts/
     return proofs.version_holds(path)
 
 
@@ -164,7 +173,7 @@ def _fold_writer(workspace: Workspace, proofs: _Proofs, read: Journal, entries: 
 def _is_contained(
     workspace: Workspace, proofs: _Proofs, record: Lines | Whole | Void, later: list[Entry]
 ) -> bool:
-    if isinstance(record, Void):
+    if isinstance(record, Void) or _is_voided(record, later):
         return True
     if isinstance(record, Lines):
         if unfold.contained(record, proofs.lines(record.path)):
@@ -183,6 +192,11 @@ def _is_contained(
         return True
     workspace.keep_aside(record.path, Bytes(record.data), record.sha256, record.mtime_ns)
     return True
+
+
+def _is_voided(record: Lines | Whole, later: list[Entry]) -> bool:
+    """True where the writer kept the old version aside and said so: bringing it back would undo a rewind."""
+    return any(isinstance(r, Void) and r.path == record.path for entry in later for r in entry.records)
 
 
 def _prefix_lines(workspace: Workspace, path: str) -> Counter[bytes] | None:

@@ -39,7 +39,14 @@ def failed(user_id: str, error: SidecarError) -> SyncResult:
 
 def backup_failed(user_id: str, error: SidecarError) -> BackupResult:
     """The result of a backup that `error` ended before it began."""
-    return BackupResult(user_id, durable=False, error=error.message, kind=error.kind, hint=error.hint)
+    return BackupResult(
+        user_id,
+        durable=False,
+        error=error.message,
+        kind=error.kind,
+        hint=error.hint,
+        outage=error.outage,
+    )
 
 
 def initial_sync(
@@ -96,6 +103,7 @@ def _first_backup(backup: BackupResult, action: str) -> SyncResult:
         error=backup.error,
         kind=backup.kind,
         hint=backup.hint,
+        outage=backup.outage,
         refused=backup.refused,
         dry_run=backup.dry_run,
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from sidecar.area import journal
-from sidecar.area.journal import Entry, Record
+from sidecar.area.journal import Entry, Record, Void
 from sidecar.area.objects import ObjectInfo
 from sidecar.errors import AccessDenied, FormatError, ObjectArchived, ObjectDamaged, ObjectMissing
 from sidecar.logs import log
@@ -90,13 +90,22 @@ def read_entry(workspace: Workspace, key: str) -> Entry:
 
 
 def own_records(workspace: Workspace, path: str, after: int, upto: int) -> list[Record]:
-    """This writer's records of `path` in its entries after one sequence and up to another."""
+    """This writer's records of `path` in its entries after one sequence and up to another.
+
+    What it declared void is left out; an entry that somebody removed was proven to be in the objects.
+    """
     found: list[Record] = []
     for sequence, entry in workspace.ledger.entries().items():
         if after < sequence <= upto and path in entry.paths:
             key = workspace.keys.journal + journal.name(workspace.ledger.writer, sequence)
-            records = read_entry(workspace, key).records
-            found += [record for record in records if record.path == path]
+            try:
+                records = read_entry(workspace, key).records
+            except ObjectMissing:
+                workspace.ledger.entry_removed(sequence)
+                continue
+            for record in records:
+                if record.path == path:
+                    found = [] if isinstance(record, Void) else [*found, record]
     return found
 
 

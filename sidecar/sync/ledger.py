@@ -141,6 +141,11 @@ class Ledger:
         with self._mutex:
             return dict(self._content.marks)
 
+    def known_paths(self) -> set[str]:
+        """Every path of which something is known: an object, or what was flushed of it."""
+        with self._mutex:
+            return self._content.marks.keys() | self._content.flushed.keys()
+
     def record(self, path: str, mark: Mark) -> None:
         """Note `mark` for `path`: on disk and in memory before this returns (rule 20)."""
         self._note(["mark", path, packed(mark)])
@@ -161,8 +166,8 @@ class Ledger:
             self._apply(["entry", sequence, packed_entry(OwnEntry(tuple(flushed), size))])
             for path, after in flushed.items():
                 before = self._content.flushed.get(path)
-                folded = before.folded if before else 0
-                noted = replace(after, sequence=sequence, folded=folded)
+                newest = max(sequence, before.sequence) if before else sequence
+                noted = replace(after, sequence=newest, folded=before.folded if before else 0)
                 self._apply(["flushed", path, packed_flushed(noted)])
 
     def fold(self, path: str, before: Flushed | None, after: Flushed) -> None:
@@ -177,6 +182,13 @@ class Ledger:
                 now = replace(after, sequence=upto)
             self._apply(["flushed", path, packed_flushed(replace(now, folded=max(now.folded, upto)))])
 
+    def laid(self, path: str, after: Flushed) -> None:
+        """Note that the bucket holds `after` of `path`, whoever put it there; no entry is settled by that."""
+        with self._mutex:
+            now = self._content.flushed.get(path)
+            kept = replace(after, sequence=now.sequence, folded=now.folded) if now else after
+            self._apply(["flushed", path, packed_flushed(kept)])
+
     def next_sequence(self) -> int:
         """A number that no entry of this writer has had: noted before it is used (rule 12)."""
         with self._mutex:
@@ -190,9 +202,9 @@ class Ledger:
             return dict(sorted(self._content.entries.items()))
 
     def set_folded(self, sequence: int, folded: bool) -> None:
-        """Note whether a checkpoint found all of the entry in the objects."""
-        entry = self._content.entries[sequence]
-        if entry.folded != folded:
+        """Note whether a checkpoint found all of the entry in the objects; one that is gone needs no note."""
+        entry = self._content.entries.get(sequence)
+        if entry and entry.folded != folded:
             self._note(["entry", sequence, packed_entry(replace(entry, folded=folded))])
 
     def entry_removed(self, sequence: int) -> None:

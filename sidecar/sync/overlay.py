@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 from sidecar.area import metadata
 from sidecar.area.journal import Lines, Whole
-from sidecar.errors import FileChanged
+from sidecar.errors import HomeError, HomeFull
 from sidecar.home.entries import FileStat
 from sidecar.home.reads import json_problem, must_be_whole_json, open_file
 from sidecar.home.writes import append, open_writer
 from sidecar.sync import unfold
 from sidecar.sync.bodies import Bytes, sha256
-from sidecar.sync.compare import Version
+from sidecar.sync.compare import Version, clashes
 from sidecar.sync.journal_reader import Journal
 from sidecar.sync.marks import Flushed, Mark
 from sidecar.sync.results import Unsynced
@@ -46,19 +46,32 @@ def overlay(workspace: Workspace, journal: Journal, blocked: Collection[str] = (
     """
     files = size = 0
     problems: list[Unsynced] = []
+    clashing = clashes(_written(journal))
     for path, placed in sorted(unfold.by_path(journal.entries).items()):
         reason = "its object did not come" if path in blocked else workspace.refusal(path)
+        reason = reason or clashing.get(path, "")
         if reason:
             problems.append(Unsynced(path, reason))
             continue
         try:
             added = _lay(workspace, path, placed)
-        except FileChanged as error:
+        except HomeFull:
+            raise
+        except HomeError as error:  # one path that cannot be laid never stops the others
             problems.append(Unsynced(path, error.message))
             continue
         files += added > 0
         size += added
     return Overlaid(files, size, tuple(problems))
+
+
+def _written(journal: Journal) -> dict[str, float]:
+    """When each path was journalled last, in seconds."""
+    written: dict[str, float] = {}
+    for entry in journal.entries:
+        for record in entry.records:
+            written[record.path] = max(entry.written_ns / 1e9, written.get(record.path, 0.0))
+    return written
 
 
 def _lay(workspace: Workspace, path: str, placed: Placed) -> int:
@@ -96,8 +109,7 @@ def _start_flushing_here(workspace: Workspace, path: str) -> None:
     with open_file(workspace.home, path) as file:
         end = file.last_newline()
         after = Flushed(end, sha256(file, end), 0, None)
-    before = workspace.ledger.flushed(path)
-    workspace.ledger.fold(path, before, after)
+    workspace.ledger.laid(path, after)
 
 
 # -- whole files
@@ -126,7 +138,7 @@ def _lay_whole(workspace: Workspace, path: str, writers: Mapping[str, Sequence[W
         loser = "" if chosen.descends else mark.etag
         workspace.ledger.record(path, replace(mark, stat=None, loser=loser))
     after = Flushed(len(whole.data), whole.sha256, 0, stat)
-    workspace.ledger.fold(path, workspace.ledger.flushed(path), after)
+    workspace.ledger.laid(path, after)
     return len(whole.data)
 
 

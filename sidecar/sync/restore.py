@@ -31,6 +31,8 @@ from sidecar.sync.workspace import Workspace
 
 # Left free on the home's volume (a tenth of a small one), so that the agent can still start and write.
 RESERVE_BYTES = 16 * 1024 * 1024
+# How directories are made on the way; their own modes come at the end.
+_OWN_MODE = 0o700
 _MEMORY_PER_FILE_BYTES = 4 * 1024 * 1024
 
 
@@ -247,8 +249,14 @@ def _shape(workspace: Workspace, manifest: Manifest, scan: Scan) -> None:
             _try(path, lambda p=path, t=target, at=mtime_ns: make_link(workspace.home, p, t, at))  # type: ignore[misc]
     for path in sorted(manifest.directories, key=len, reverse=True):
         mode, mtime_ns = manifest.directories[path]
-        if path not in scan.directories and not workspace.refusal(path, is_directory=True):
+        if _may_set(workspace, scan, path) and not workspace.refusal(path, is_directory=True):
             _try(path, lambda p=path, m=mode, t=mtime_ns: set_directory(workspace.home, p, m, t))  # type: ignore[misc]
+
+
+def _may_set(workspace: Workspace, scan: Scan, path: str) -> bool:
+    """Whether a directory is ours to set: we made it, now or in a restore that was cut off."""
+    before = scan.directories.get(path)
+    return before is None or (not workspace.ledger.header.restored and before.mode == _OWN_MODE)
 
 
 def _try(path: str, effect: Callable[[], object]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from sidecar.logs import encodable
+
 ACTIONS = ("restored", "uploaded", "fresh", "already_synced", "started", "disabled", "failed")
 
 
@@ -15,6 +17,10 @@ class Unsynced:
     path: str
     reason: str
     size_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", encodable(self.path))
+        object.__setattr__(self, "reason", encodable(self.reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,7 @@ class BackupResult:
     error: str | None = None
     kind: str | None = None
     hint: str | None = None
+    outage: bool = False
     dry_run: bool = False
     requests: int = 0
 

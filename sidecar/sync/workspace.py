@@ -45,8 +45,10 @@ class Workspace:
     _announcement: Callable[[], None] | None = None
 
     @classmethod
-    def open(cls, settings: Settings, store: Store, user_id: str, *, live: bool) -> Workspace:
-        """Open all three sides of `user_id`.
+    def open(
+        cls, settings: Settings, store: Store, user_id: str, *, live: bool, make_home: bool = True
+    ) -> Workspace:
+        """Open all three sides of `user_id`; with `make_home` the home is made, and must be writable.
 
         Raises
         ------
@@ -54,7 +56,7 @@ class Workspace:
         LedgerError: the state directory cannot be used, or another process holds it.
         """
         keys = AreaKeys(settings.prefix, user_id)
-        home = Home.open(settings.home_of(user_id), create=True)
+        home = Home.open(settings.home_of(user_id), create=make_home)
         try:
             if not settings.serves_many_users:
                 _demand_own_home(settings.state_dir, home, user_id)
@@ -73,9 +75,9 @@ class Workspace:
 
     def _match_ledger(self) -> None:
         """Rule 17: a ledger counts only with its home, else an emptied home reads as "everything deleted"."""
-        header, marks = self.ledger.header, self.ledger.marks()
-        here = any(self.is_there(path) for path in marks)
-        if (marks and not here) or (not marks and header.home != self.home.identity):
+        header, known = self.ledger.header, self.ledger.known_paths()
+        here = any(self.is_there(path) for path in known)
+        if (known and not here) or (not known and header.home != self.home.identity):
             self.ledger.start_over(self.home.identity, self.settings.pod_uid)
         elif header.home != self.home.identity:
             self.ledger.set_header(replace(header, home=self.home.identity))

@@ -74,7 +74,7 @@ async def test_a_body_too_large_to_read_is_a_change_and_not_an_error(api: Api) -
 async def test_a_body_that_never_comes_is_answered_all_the_same(serve: Serve) -> None:
     api = await serve(limits=Limits(hook_body_seconds=0.05, stop_seconds=0.05))
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
-    writer.write(b"POST /hooks/claude HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    writer.write(b"POST /hooks/claude HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
     answer = await reader.read()
     assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b"{}")
     writer.close()

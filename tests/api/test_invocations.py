@@ -93,7 +93,7 @@ async def test_a_wait_that_cannot_be_meant_is_refused(api: Api) -> None:
 async def test_a_caller_who_goes_away_does_not_end_the_sync(api: Api) -> None:
     api.manager.gate.clear()
     _, writer = await asyncio.open_connection("127.0.0.1", api.port)
-    writer.write(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    writer.write(b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
     await until(lambda: api.manager.waiting_at_the_gate)
     writer.close()
     await writer.wait_closed()

@@ -23,7 +23,7 @@ from tests.api.serving import Api, opened, settings, until
 Serve = Callable[..., Awaitable[Api]]
 Said = Callable[[], list[str]]
 
-POST = b"POST /invocations HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\n"
 
 
 class Wire:
@@ -224,7 +224,7 @@ async def test_a_body_declared_too_large_is_refused_before_it_is_sent(serve: Ser
     for path in (b"/invocations", b"/v1/sync", b"/v1/restore"):
         connection = await wire(api.port)
         answer = await connection.say(
-            b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"
+            b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n"
         )
         assert answer.startswith(b"HTTP/1.1 413")
         assert body_of(answer)["kind"] == "body_large"
@@ -232,7 +232,7 @@ async def test_a_body_declared_too_large_is_refused_before_it_is_sent(serve: Ser
 
 async def test_who_asks_before_sending_is_told_no_or_go_on(serve: Serve, wire: Connect) -> None:
     api = await serve(limits=Limits(stop_seconds=0.05))
-    head = b"POST /v1/sync?timeout=1 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nConnection: close\r\n"
+    head = b"POST /v1/sync?timeout=1 HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nConnection: close\r\n"
     refused = await (await wire(api.port)).say(head + b"Content-Length: 2000000\r\n\r\n")
     assert refused.startswith(b"HTTP/1.1 413")
     connection = await wire(api.port)
@@ -286,7 +286,7 @@ async def test_a_connection_on_which_nothing_is_asked_is_closed(serve: Serve, wi
     api = await serve(limits=Limits(idle_seconds=0.1))
     silent, slow, polite = await wire(api.port), await wire(api.port), await wire(api.port)
     slow.writer.write(b"POST /invocations HT")
-    polite.writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    polite.writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert await silent.rest() == b""
     assert await slow.rest() == b""
     assert (await polite.rest()).startswith(b"HTTP/1.1 200")  # kept open, then closed
@@ -347,7 +347,7 @@ async def test_a_reader_who_stalls_is_cut_off(serve: Serve, wire: Connect) -> No
     # More than the kernel's buffers of a loopback connection hold.
     api.manager.more_stats = {"much": "x" * 50_000_000}
     connection = await wire(api.port)
-    connection.writer.write(b"GET /v1/stats HTTP/1.1\r\nHost: x\r\n\r\n")
+    connection.writer.write(b"GET /v1/stats HTTP/1.1\r\nHost: localhost\r\n\r\n")
     server = api.listeners._runners[0].server
     await until(lambda: server.connections)
     await until(lambda: not server.connections)
@@ -357,7 +357,7 @@ async def test_a_stop_does_not_wait_for_who_waits(serve: Serve, wire: Connect) -
     api = await serve(limits=Limits(stop_seconds=0.05))
     api.manager.gate.clear()
     waiting = await wire(api.port)
-    waiting.writer.write(b"POST /v1/sync?wait=durable&timeout=600 HTTP/1.1\r\nHost: x\r\n\r\n")
+    waiting.writer.write(b"POST /v1/sync?wait=durable&timeout=600 HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await until(lambda: api.manager.waiting_at_the_gate)
     await api.listeners.stop()
     assert await waiting.rest() == b""

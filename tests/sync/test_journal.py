@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.area import journal
 from sidecar.sync.flusher import Flusher
-from sidecar.sync.initial import backup_home
+from sidecar.sync.initial import backup_home, restore_area
 from sidecar.sync.results import BackupResult
 from tests.sync.pods import T0, MakeSettings, Pod, conflicts, objects, pods
 
@@ -297,3 +297,94 @@ def test_a_large_new_transcript_goes_straight_to_its_object(
     assert a.flush().durable
     assert not entries(s3, bucket)
     assert len(objects(s3, bucket)[LOG]) == 6000 * 1001
+
+
+def test_a_restore_into_a_live_home_settles_no_entry_of_ours(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, run: Any
+) -> None:
+    first, second, third = pods(settings_for, bucket, tmp_path, 3)
+    a = run(first)
+    first.append(LOG, "a1\n")
+    a.checkpoint()
+    b = run(second)
+    first.append(LOG, "a2\n")
+    a.flush()
+    second.append(LOG, "b1\n")
+    b.flush()
+    restore_area(a.workspace)
+    assert lines(first.read(LOG)) == ["a1", "a2", "b1"]
+    (first.home / LOG).unlink()
+    for _ in range(3):
+        a.checkpoint()
+    b.crash()
+    third.start()
+    assert sorted(lines(third.read(LOG))) == ["a1", "a2", "b1"]
+
+
+def test_a_file_that_became_a_directory_in_the_journal_does_not_stop_a_restore(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, run: Any
+) -> None:
+    first, second = pods(settings_for, bucket, tmp_path, 2)
+    a = run(first)
+    first.write("notes", "a file")
+    a.flush()
+    (first.home / "notes").unlink()
+    first.write("notes/x", "in a directory")
+    first.append("projects/z.jsonl", "after it\n")
+    a.flush()
+    a.crash()
+    result = second.start()
+    assert result.synced, result
+    assert second.read("notes/x") == b"in a directory"
+    assert second.read("projects/z.jsonl") == b"after it\n"
+    assert [entry.path for entry in result.not_restored] == ["notes"]
+
+
+def test_an_entry_that_another_pod_folded_does_not_block_our_own_fold(
+    bucket: str,
+    settings_for: MakeSettings,
+    tmp_path: Path,
+    s3: Any,
+    run: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sidecar.sync.journal_reader.ALIVE_SECONDS", -1.0)
+    first, second = pods(settings_for, bucket, tmp_path, 2)
+    a = run(first)
+    first.append(LOG, "one\n")
+    a.flush()
+    b = run(second)
+    for _ in range(3):
+        b.checkpoint()
+    assert not entries(s3, bucket)
+    (first.home / LOG).unlink()
+    first.write("CLAUDE.md", "x")
+    a.flush()
+    for _ in range(3):
+        assert a.checkpoint().error is None
+    assert not entries(s3, bucket)
+    assert lines(objects(s3, bucket)[LOG]) == ["one"]
+
+
+def test_a_dead_writers_rewind_is_folded_and_not_undone(
+    bucket: str,
+    settings_for: MakeSettings,
+    tmp_path: Path,
+    s3: Any,
+    run: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sidecar.sync.journal_reader.ALIVE_SECONDS", -1.0)
+    first, second = pods(settings_for, bucket, tmp_path, 2)
+    a = run(first)
+    first.append(LOG, "one\ntwo\nthree\n")
+    a.flush()
+    first.write(LOG, "one\nTWO\n")
+    a.flush()
+    a.crash()
+    b = run(second)
+    (second.home / LOG).unlink()
+    for _ in range(4):
+        b.checkpoint()
+    assert not entries(s3, bucket)
+    assert lines(objects(s3, bucket)[LOG]) == ["one", "TWO"]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from sidecar.errors import BucketMissing, StoreUnreachable
@@ -225,3 +226,32 @@ def test_a_directory_that_the_rules_leave_out_is_not_made_from_a_manifest(
     second.start()
     assert (second.home / "plans").is_dir()
     assert not (second.home / "debug").exists()
+
+
+def test_a_restore_that_was_cut_off_leaves_no_directory_as_it_was_made_on_the_way(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    first, second = pods(settings_for, bucket, tmp_path, 2, concurrency=1)
+    first.start()
+    fill(first)
+    for directory in ("plans", "projects", "projects/-w"):
+        (first.home / directory).chmod(0o750)
+        os.utime(first.home / directory, ns=(T0, T0 + 5))
+    first.backup()
+    asked = iter(range(100))
+    assert not second.start(stop=lambda: next(asked) > 3).synced
+    assert second.start().synced
+    assert second.tree() == first.tree()
+
+
+def test_a_name_that_is_not_utf8_is_refused_and_every_answer_can_still_be_encoded(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1)
+    pod.start()
+    pod.write("agents/fine.md", "x")
+    (pod.home / os.fsdecode(b"agents/\xff.md")).write_text("x")
+    result = pod.backup()
+    assert result.files == 1
+    assert [entry.path for entry in result.refused] == ["agents/\\udcff.md"]
+    assert b"udcff" in orjson.dumps(result.as_dict())
