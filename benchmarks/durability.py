@@ -29,7 +29,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flood", type=int, default=10_000, help="small files at once (default 10,000)")
     parser.add_argument("--ends", type=int, default=5, help="SIGTERMs with 40 MiB (default 5)")
     parser.add_argument("--kills", type=int, default=10, help="kill -9 at a random moment (default 10)")
-    parser.add_argument("--minutes", type=float, default=6.0, help="realistic session (default 6)")
+    parser.add_argument(
+        "--minutes", type=float, default=11.0, help="realistic session (default 11: two checkpoints)"
+    )
     parser.add_argument("--only", choices=sorted(PARTS), action="append", help="this part; may be repeated")
 
 

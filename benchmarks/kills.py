@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import signal
 import time
 
 from benchmarks.bed import Bed, Place, seconds, table
 from sidecar.area.store import Store
+from sidecar.logs import log
 from sidecar.sync import initial
 from sidecar.sync.workspace import Workspace
 
@@ -18,6 +20,7 @@ EACH_SECONDS = 0.02
 
 def kills(bed: Bed, options: argparse.Namespace) -> None:
     initial.WAIT_FOR_OTHERS_SECONDS = 0.0  # the killed one is known dead here
+    log.setLevel(logging.ERROR)
     lost, ages = [], []
     user = bed.place().user
     kept: set[str] = set()
