@@ -94,22 +94,32 @@ def _flood(place: Place, options: argparse.Namespace) -> list[float]:
 
 
 def end(bed: Bed, options: argparse.Namespace) -> None:
-    durable, exits, large_mib = [], [], 4 if options.quick else 40
-    for _ in range(options.ends):
-        place = bed.place()
-        agent = Agent(place.home)
-        agent.fill(LOG, large_mib * MIB)
-        with Reader(place) as reader, place.running() as sidecar:
-            size, _ = agent.append(LOG, 4096)
-            at = time.monotonic()
-            code = sidecar.end(signal.SIGTERM)
-            exits.append(time.monotonic() - at)
-            durable.append(reader.wait_for(LOG, size) - at)
-            if code:
-                raise RuntimeError(f"exit {code}: {sidecar.text()}")
-    rows = [("SIGTERM to durable", len(durable), *seconds(durable))]
-    rows.append(("SIGTERM to exit 0", len(exits), *seconds(exits)))
+    rows, large_mib = [], 4 if options.quick else 40
+    for flushed_before in (True, False):
+        durable, exits = [], []
+        for _ in range(options.ends):
+            until_durable, until_exit = _end_once(bed.place(), large_mib * MIB, flushed_before)
+            durable.append(until_durable)
+            exits.append(until_exit)
+        state = "flushed before" if flushed_before else "not yet flushed by this process"
+        rows.append((f"SIGTERM to durable, {state}", len(durable), *seconds(durable)))
+        rows.append((f"SIGTERM to exit 0, {state}", len(exits), *seconds(exits)))
     table(f"The end, one dirty transcript of {large_mib} MiB, 4 KiB of it new", COLUMNS, rows)
+
+
+def _end_once(place: Place, size_bytes: int, flushed_before: bool) -> tuple[float, float]:
+    agent = Agent(place.home)
+    agent.fill(LOG, size_bytes)
+    with Reader(place) as reader, place.running() as sidecar:
+        if flushed_before:  # else the flush reads all of the transcript once, to know where it stands
+            reader.wait_for(LOG, agent.append(LOG, 4096)[0])
+        size, _ = agent.append(LOG, 4096)
+        at = time.monotonic()
+        code = sidecar.end(signal.SIGTERM)
+        ended_at = time.monotonic()
+        if code:
+            raise RuntimeError(f"exit {code}: {sidecar.text()}")
+        return reader.wait_for(LOG, size) - at, ended_at - at
 
 
 Part = Callable[[Bed, argparse.Namespace], None]
