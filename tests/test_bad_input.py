@@ -49,16 +49,21 @@ def test_a_home_that_is_missing_is_made_private(bucket: str, settings_for: MakeS
 
 
 @needs_root
-@pytest.mark.parametrize("verb", ["restore", "backup"])
-def test_a_home_of_somebody_else(bucket: str, settings_for: MakeSettings, tmp_path: Path, verb: str) -> None:
+def test_a_home_of_somebody_else(bucket: str, settings_for: MakeSettings, tmp_path: Path) -> None:
     settings = settings_for(bucket, user_id="ada")
     home = Path(settings.home)
     home.mkdir(mode=0o755)
     settings.state_dir.mkdir()
     os.chown(settings.state_dir, 65533, 65533)
-    ended = as_user(65533, environ_of(settings), verb)
+    ended = as_user(65533, environ_of(settings), "restore")
     one_sentence(ended, 1, "UID 0", "65533", "runAsUser")
     assert not list(home.iterdir())
+
+
+def test_a_backup_of_a_home_that_is_not_there_is_no_success(bucket: str, settings_for: MakeSettings) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    one_sentence(command(environ_of(settings), "backup"), 1, "is not there", "CLAUDE_SIDECAR_HOME")
+    assert not Path(settings.home).exists()
 
 
 @needs_root
@@ -134,6 +139,7 @@ def test_what_kubernetes_makes_for_a_service_changes_nothing(bucket: str, settin
 @pytest.mark.parametrize("verb", ["restore", "backup"])
 def test_a_state_directory_that_cannot_be_written(bucket: str, settings_for: MakeSettings, verb: str) -> None:
     settings = settings_for(bucket, user_id="ada")
+    Path(settings.home).mkdir()
     settings.state_dir.write_text("a file")
     one_sentence(command(environ_of(settings), verb), 1, "CLAUDE_SIDECAR_STATE_DIR")
 

@@ -65,6 +65,7 @@ def test_a_ledger_whose_holder_does_not_answer_is_one_sentence_and_exit_1(
 ) -> None:
     settings = settings_for(bucket, user_id="ada")
     environ = environ_of(settings, CLAUDE_SIDECAR_API_PORT=str(free_port()))
+    Path(settings.home).mkdir()
     with held_ledger(settings, bucket):
         for name in ("backup", "restore"):
             done = command(environ, name)
@@ -80,6 +81,7 @@ def test_another_pods_sidecar_on_the_same_port_is_not_believed(
     stranger = settings_for(
         bucket, user_id="bob", home=str(tmp_path / "bob"), state_dir=tmp_path / "bobs-state"
     )
+    Path(settings.home).mkdir()
     with Sidecar(environ_of(stranger), tmp_path / "log") as running, held_ledger(settings, bucket):
         running.wait_for("/readyz")
         done = command(environ_of(settings, CLAUDE_SIDECAR_API_PORT=str(running.api_port)), "backup")

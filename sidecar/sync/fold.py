@@ -123,8 +123,9 @@ def _settle_orphan(workspace: Workspace, path: str, after: int, upto: int) -> bo
 
 
 def _holds(workspace: Workspace, proofs: _Proofs, path: str, sequence: int) -> bool:
-    if not workspace.is_there(path):
-        return _settle_orphan(workspace, path, sequence - 1, sequence)
+    if not workspace.is_there(path):  # a later entry may have declared it void
+        newest = max(workspace.ledger.entries(), default=sequence)
+        return _settle_orphan(workspace, path, sequence - 1, newest)
     mark = workspace.ledger.mark(path)
     if mark and mark.settled:
         return True  # it lost, and is under conflicts/

@@ -232,7 +232,8 @@ async def test_a_body_declared_too_large_is_refused_before_it_is_sent(serve: Ser
 
 async def test_who_asks_before_sending_is_told_no_or_go_on(serve: Serve, wire: Connect) -> None:
     api = await serve(limits=Limits(stop_seconds=0.05))
-    head = b"POST /v1/sync?timeout=1 HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nConnection: close\r\n"
+    head = b"POST /v1/sync?timeout=1 HTTP/1.1\r\nHost: localhost\r\n"
+    head += b"Expect: 100-continue\r\nConnection: close\r\n"
     refused = await (await wire(api.port)).say(head + b"Content-Length: 2000000\r\n\r\n")
     assert refused.startswith(b"HTTP/1.1 413")
     connection = await wire(api.port)
