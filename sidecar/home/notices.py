@@ -51,7 +51,15 @@ _LIMITS = Path("/proc/sys/fs/inotify")
 
 
 class NoNotices(HomeError):
-    """The kernel gives no notices, or not of all directories."""
+    """The kernel gives no notices here."""
+
+    reason = "unsupported"
+
+
+class NoMoreNotices(NoNotices):
+    """It gives none of further directories: a limit is reached, its own, this process's or ours."""
+
+    reason = "limit"
 
 
 class Notices:
@@ -150,7 +158,9 @@ class Notices:
             try:
                 yield from self._enter(path, pending)
             except OSError as error:
-                if not path or error.errno in EXHAUSTED:
+                if error.errno in EXHAUSTED:
+                    raise NoMoreNotices(str(home_error("watch", path, error))) from error
+                if not path:
                     raise NoNotices(str(home_error("watch", path, error))) from error
                 if error.errno not in VANISHED:
                     yield None
@@ -170,7 +180,7 @@ class Notices:
 
     def _begin(self, fd: int, mask: int) -> int:
         if len(self._paths) >= DIRECTORIES_WATCHED:
-            raise NoNotices(f"the home has more than {DIRECTORIES_WATCHED:,} directories")
+            raise NoMoreNotices(f"the home has more than {DIRECTORIES_WATCHED:,} directories")
         try:
             return int(self._inotify.add_watch(f"/proc/self/fd/{fd}", mask))
         except OSError as error:
@@ -197,7 +207,7 @@ def _no_notices(error: OSError, limit: str) -> NoNotices:
         value = (_LIMITS / limit).read_text().strip()
     except OSError:
         value = "unknown"
-    return NoNotices(
+    return NoMoreNotices(
         f"no inotify watch is left: fs.inotify.{limit} is {value} for all containers of this UID on the node",
         f"raise fs.inotify.{limit} on the node",
     )

@@ -59,7 +59,7 @@ class Watch:
         self._poll_seconds = poll_seconds
         self._gathered = Gathered()
         self._armed = threading.Event()
-        self._fallback = ""
+        self._fallback = self._fallback_reason = ""
         self._stopping = False
         self._wake = os.eventfd(0)
         self._wake_lock = threading.Lock()
@@ -102,6 +102,11 @@ class Watch:
         return self._fallback
 
     @property
+    def fallback_reason(self) -> str:
+        """``limit``: a limit of the node, the process or the watch is reached; ``unsupported``; or empty."""
+        return self._fallback_reason
+
+    @property
     def alive(self) -> bool:
         """False once the watch has ended, by `stop` or by a fault of its own."""
         return self._thread.is_alive()
@@ -124,6 +129,7 @@ class Watch:
             self._fall_back(error)
 
     def _fall_back(self, error: Exception) -> None:
+        self._fallback_reason = getattr(error, "reason", "unsupported")
         self._fallback = str(error)
         every = f"every {self._poll_seconds:g} s"
         log.warning("Changes in the home are looked for %s: %s", every, error)

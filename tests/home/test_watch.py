@@ -151,6 +151,7 @@ def test_its_first_word_is_everything_and_it_says_when_nothing_escapes(
     assert watched.paths == set()
     assert watched.watch.alive
     assert bool(watched.watch.fallback) == (way == "rounds")
+    assert watched.watch.fallback_reason == ("unsupported" if way == "rounds" else "")
     assert watched.watch.take() == Changes(frozenset(), False, None)
 
 
@@ -649,6 +650,7 @@ def test_without_notices_it_goes_round_and_says_so_once(
         watched.forget()
         put(root, "a/b/d/e/f/h.md")
         watched.until_told("a/b/d/e/f/h.md")
+    assert watched.watch.fallback_reason == "limit"
     assert inodes_watched() == set()
     assert [record.getMessage() for record in caplog.records] == [
         "Changes in the home are looked for every 0.02 s: the home has more than 5 directories"
@@ -690,6 +692,7 @@ def tells(root):
         while "new.md" not in told:
             more.wait(60); more.clear(); told |= watch.take().paths
         watch.stop()
+    assert watch.fallback_reason == "limit"
     return watch.fallback
 """
 
