@@ -95,7 +95,7 @@ LABEL org.opencontainers.image.title="claude-sidecar" \
 COPY --from=packages /opt/claude-sidecar /opt/claude-sidecar
 # Python's images come without the bytecode of the standard library. Compiling it anew costs every start
 # 0.2 to 0.5 s where the file system is read-only; importing once, here, leaves what is needed (4 MB).
-RUN python3 -c "import aiohttp.web, awscrt.s3, jwt, obstore.store, orjson, pathspec, \
+RUN python3 -c "import aiohttp.web, awscrt.s3, inotify_simple, jwt, obstore.store, orjson, pathspec, \
         prometheus_client, sidecar.cli, sidecar.server"
 ENV PYTHONDONTWRITEBYTECODE=1
 # The agent's files are 0600, so the sidecar runs as the agent's user. 1000 is the first user of Debian and of

@@ -93,6 +93,7 @@ class ConnectedUser:
         self._look_everywhere = False
         self._pace = Pace()
         self._said_at = 0.0
+        self._fallback_told = ""
         self._busy: dict[str, float] = {}
         self._ending = False
 
@@ -187,15 +188,22 @@ class ConnectedUser:
 
             def on_change() -> None:
                 if not loop.is_closed():
-                    loop.call_soon_threadsafe(self._dirty.set)
+                    loop.call_soon_threadsafe(self._on_change)
 
             self._watch = await in_thread(
                 lambda: Watch.start(workspace.home, workspace.rules, on_change), "arm-watch"
             )
-            if self._watch.fallback:
-                self._observers.fell_back(self._watch.fallback)
+            self._on_change()
             self.flush_task = asyncio.create_task(self._flush_loop(), name="flush-loop")
         self.changed()
+
+    def _on_change(self) -> None:
+        """The watch saw something, or gave way to rounds of looking."""
+        self._dirty.set()
+        reason = self._watch.fallback_reason if self._watch else ""
+        if reason and reason != self._fallback_told:
+            self._observers.fell_back(reason)
+        self._fallback_told = reason
 
     def changed(self) -> None:
         """Something was written, nobody knows where: the next flush looks at everything."""
@@ -259,6 +267,9 @@ class ConnectedUser:
             except SidecarError as error:
                 self._look_everywhere = True
                 return begun_at, backup_failed(self.user_id, error)
+            except BaseException:
+                self._look_everywhere = True  # what the watch told is not lost with the error
+                raise
 
     def _note(self, result: BackupResult, begun_at: float) -> None:
         """Keep the books of what is durable, and say what is not."""
