@@ -183,11 +183,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
+# Without the exact listing: awscrt answers a bad certificate after 10 to 30 s, and obstore meets it first.
+@pytest.mark.parametrize("operation", [OPERATIONS[name] for name in OPERATIONS if name != "exact list"])
 def test_a_certificate_that_nobody_vouches_for_is_refused(
     connect: Connect, weed_server: Server, certificates: Certificates, operation: Callable[[Store], Any]
 ) -> None:
-    if operation is OPERATIONS["exact list"]:
-        pytest.skip("awscrt's TLS answers a bad certificate after 10 to 30 s, on purpose")
     with FaultProxy(weed_server.endpoint, tls=certificates.context) as proxy:
         with pytest.raises(TlsRefused, match="AWS_CA_BUNDLE") as caught:
             operation(connect(endpoint=proxy.endpoint))
