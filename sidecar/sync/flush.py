@@ -80,13 +80,11 @@ def flush(workspace: Workspace, stats: Iterable[FileStat], tails: Tails) -> Flus
     begun = time.monotonic()
     tally = _Tally()
     direct: list[FileStat] = []
-    for batch in _batches(_gathered(workspace, stats, tails, tally, direct)):
+    first, rest = _results_first(stats)
+    _ship_all(workspace, first, tally)
+    for batch in _batches(_gathered(workspace, rest, tails, tally, direct)):
         _write(workspace, batch, tails, tally)
-    for stat in direct:
-        if tally.over:
-            _leave(workspace, stat, tally)
-        else:
-            _ship(workspace, stat, tally)
+    _ship_all(workspace, direct, tally)
     return FlushResult(
         files=tally.files,
         bytes=tally.bytes,
@@ -98,6 +96,25 @@ def flush(workspace: Workspace, stats: Iterable[FileStat], tails: Tails) -> Flus
         refused=tuple(tally.refused),
         error=tally.error,
     )
+
+
+def _results_first(stats: Iterable[FileStat]) -> tuple[list[FileStat], list[FileStat]]:
+    """Large tool results go up before the batch with the lines that name them (rule 14); other large files,
+    which nothing names, after it."""
+    first: list[FileStat] = []
+    rest: list[FileStat] = []
+    for stat in stats:
+        named = stat.path.startswith("projects/") and not is_transcript(stat.path)
+        (first if named and stat.size > SMALL_BYTES else rest).append(stat)
+    return first, rest
+
+
+def _ship_all(workspace: Workspace, stats: Iterable[FileStat], tally: _Tally) -> None:
+    for stat in stats:
+        if tally.over:
+            _leave(workspace, stat, tally)
+        else:
+            _ship(workspace, stat, tally)
 
 
 def needs_flush(workspace: Workspace, stat: FileStat) -> bool:

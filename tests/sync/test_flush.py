@@ -90,3 +90,18 @@ def test_what_is_remembered_of_transcripts_is_bounded_by_their_lines() -> None:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("sidecar.sync.initial.WAIT_FOR_OTHERS_SECONDS", 0.0)
+
+
+def test_a_large_tool_result_goes_up_before_the_line_that_names_it_and_a_large_plugin_after(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, fault_proxy: FaultProxy
+) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1, endpoint=fault_proxy.endpoint)
+    pod.start()
+    pod.write("plugins/large.bin", "x" * 300_000)
+    pod.write("projects/-w/s/tool-results/r.txt", "x" * 300_000)
+    pod.append("projects/-w/s.jsonl", '{"names": "r.txt"}\n')
+    fault_proxy.clear()
+    with pod.open() as workspace:
+        assert Flusher(workspace).flush().files == 3
+    order = [request.target.partition("?")[0].rpartition("/")[2] for request in fault_proxy.seen("PUT")]
+    assert order == ["r.txt", "000000000001.zst", "large.bin"]
