@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests import faults
 from tests.fault_proxy import FaultProxy
 from tests.processes import Sidecar, command, environ_of
 from tests.sync.pods import MakeSettings, objects
@@ -151,3 +152,21 @@ def test_a_port_that_is_taken_is_one_sentence(
     assert second.returncode == 2
     assert "CLAUDE_SIDECAR_API_PORT" in second.stderr
     assert "Traceback" not in second.stderr
+
+
+def test_sigterm_in_the_middle_of_the_first_restore_stops_it_and_backs_up_what_the_agent_wrote(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, fault_proxy: FaultProxy, s3: Any
+) -> None:
+    for number in range(80):
+        s3.put_object(Bucket=bucket, Key=f"user_data/ada/.claude/skills/{number}.md", Body=b"skill")
+    settings = settings_for(bucket, user_id="ada", endpoint=fault_proxy.endpoint)
+    fault_proxy.on("GET", faults.delay(0.25), part="/skills/", times=None)
+    slow = {"CLAUDE_SIDECAR_CONCURRENCY": "1", "CLAUDE_SIDECAR_GRACE_SECONDS": "15"}
+    with sidecar(settings, tmp_path, **slow) as running:
+        deadline = time.monotonic() + 20
+        while len(list(Path(settings.home).rglob("*.md"))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        write(settings, LOG, "written while the restore ran\n")
+        running.end(signal.SIGTERM)
+    assert len(list(Path(settings.home).rglob("*.md"))) < 80, "the restore was not stopped"
+    assert objects(s3, bucket)[LOG] == b"written while the restore ran\n"
