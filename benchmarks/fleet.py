@@ -79,7 +79,7 @@ class Gate:
 class ToldWatch:
     """Stands for the watch: the fleet says itself that something changed, which then means everything."""
 
-    fallback = ""
+    fallback = fallback_reason = ""
 
     @classmethod
     def start(cls, *ignored: Any) -> ToldWatch:
