@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 
 from sidecar.errors import HomeError
 from sidecar.home.beneath import DIRECTORY, Directory, Home, check_path
@@ -196,7 +196,8 @@ class _Walk:
         elif not self._is_readable(found, fd, name):
             reason = not_permitted(found)
         else:
-            reason = foreign_reason(self._home, found)
+            look = partial(os.stat, name, dir_fd=fd, follow_symlinks=False)
+            reason = foreign_reason(self._home, found, look)
         if reason:
             self.refused.append(Refused(path, reason))
         else:

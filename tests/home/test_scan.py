@@ -9,9 +9,9 @@ import pytest
 
 from sidecar.errors import HomeError
 from sidecar.home.beneath import Home
-from sidecar.home.entries import DirStat, FileStat, LinkStat, Scan
+from sidecar.home.entries import DirStat, FileStat, LinkStat, Refused, Scan
 from sidecar.home.rules import Rules
-from sidecar.home.scan import scan
+from sidecar.home.scan import look, scan
 from tests.home.children import run_child
 from tests.home.conftest import needs_root, put
 
@@ -231,6 +231,32 @@ def test_a_hard_link_to_another_owners_file_is_refused(tmp_path: Path, root: Pat
         found = scanned(home)
     assert set(found.files) == {"one", "same-as-one", "two", "made-by-root"}
     assert "hard link to a file of UID 0" in reasons(found)["stolen"]
+
+
+@needs_root
+def test_a_hard_link_that_is_replaced_between_its_lookup_and_the_stat_is_refused(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.chown(root, 1234, 1234)
+    os.link(put(tmp_path, "secret"), root / "stolen")
+    os.chown(put(tmp_path, "plain"), 1234, 1234)
+    real = os.stat
+
+    def replaced_meanwhile(path: object, **options: object) -> os.stat_result:
+        if path != "stolen" or not (tmp_path / "plain").exists():
+            return real(path, **options)  # type: ignore[arg-type]
+        reached = os.open(root / "stolen", os.O_PATH | os.O_NOFOLLOW)
+        os.rename(tmp_path / "plain", root / "stolen")
+        found = os.fstat(reached)
+        os.close(reached)
+        assert (found.st_nlink, found.st_uid) == (1, 0), "this is how the secret looks now"
+        return found
+
+    monkeypatch.setattr(os, "stat", replaced_meanwhile)
+    with Home.open(root) as home:
+        seen = look(home, Rules(), "stolen", max_file_bytes=2**20)
+    assert isinstance(seen, Refused)
+    assert "its name changed meanwhile" in seen.reason
 
 
 def test_what_vanishes_during_the_scan_is_absent(
