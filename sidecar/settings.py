@@ -162,12 +162,6 @@ def _one_of(*words: str, upper: bool = False) -> Callable[[str], str]:
     return parse
 
 
-def _engine(value: str) -> str:
-    if value == "s5cmd":
-        raise ValueError("this version moves the bytes itself; write native, or leave it out")
-    return _one_of("native")(value)
-
-
 def _truth(value: str) -> bool:
     word = value.lower()
     if word in ("true", "1", "yes", "on"):
@@ -269,7 +263,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _option("deletions", _one_of("keep", "mirror"), "what a deletion in the home does to the bucket", "WORD"),
     _option("concurrency", _number(1, 512, "requests", whole=True), "requests in flight at most", "N"),
-    _option("engine", _engine, "who moves the bytes", "WORD"),
+    _option("engine", _one_of("native", "s5cmd"), "who moves the bytes of whole objects", "WORD"),
     _option("log_format", _one_of("text", "json"), "form of the log lines", "WORD"),
     _option(
         "log_level",

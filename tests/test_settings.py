@@ -87,7 +87,7 @@ def test_what_kubernetes_makes_for_a_service_is_ignored(name: str) -> None:
         ("CLAUDE_SIDECAR_API_PORT", "99999", "1 to 65535"),
         ("CLAUDE_SIDECAR_JWT_VERIFY", "perhaps", "true or false"),
         ("CLAUDE_SIDECAR_SSE", "rot13", "AES256"),
-        ("CLAUDE_SIDECAR_ENGINE", "s5cmd", "moves the bytes itself"),
+        ("CLAUDE_SIDECAR_ENGINE", "rclone", "native, s5cmd"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name_with_what_to_write(name: str, value: str, sentence: str) -> None:

@@ -21,6 +21,7 @@ from sidecar.area.write import Write
 from sidecar.settings import Settings
 
 if TYPE_CHECKING:
+    from sidecar.area.s5cmd.carrier import Carrier
     from sidecar.area.versions import Upload, Version, VersionPage
 
 OUTAGE_SECONDS = 60.0
@@ -30,9 +31,10 @@ class Store:
     """One bucket. ``guarded``: the store honours conditions; otherwise we look before each write, which is
     weaker: whoever writes between our look and our write is overwritten."""
 
-    def __init__(self, connection: Connection, outage_seconds: float) -> None:
+    def __init__(self, connection: Connection, outage_seconds: float, carrier: Carrier | None = None) -> None:
         self._connection = connection
         self._outage_seconds = outage_seconds
+        self._carrier = carrier
 
     @classmethod
     def connect(cls, settings: Settings, outage_seconds: float = OUTAGE_SECONDS) -> Store:
@@ -45,13 +47,19 @@ class Store:
         Raises
         ------
         CredentialsMissing: no source of credentials is named.
-        SettingsError: an endpoint, a certificate file or an option that cannot be used.
+        SettingsError: an endpoint, a certificate file or an option that cannot be used; no s5cmd, where that
+            is the engine.
         """
-        return cls(Connection(settings), outage_seconds)
+        connection = Connection(settings)
+        if settings.engine == "native":
+            return cls(connection, outage_seconds)
+        from sidecar.area.s5cmd.carrier import Carrier
+
+        return cls(connection, outage_seconds, Carrier(connection, settings))
 
     def within(self, outage_seconds: float) -> Store:
         """The same store with another patience, for when time is short."""
-        return Store(self._connection, outage_seconds)
+        return Store(self._connection, outage_seconds, self._carrier)
 
     @property
     def bucket(self) -> str:
@@ -60,6 +68,16 @@ class Store:
     @property
     def guarded(self) -> bool:
         return self._connection.guarded
+
+    @property
+    def weaker_guard(self) -> str:
+        """Which writes are not held to what was read, although the store would; empty if all are."""
+        return self._carrier.guard if self._carrier else ""
+
+    @property
+    def carried(self) -> dict[str, int]:
+        """What another engine moved: objects ``down``, ``up`` and ``native: <reason>``; empty without one."""
+        return dict(self._carrier.moved) if self._carrier else {}
 
     @property
     def requests(self) -> dict[str, Flow]:
@@ -118,6 +136,10 @@ class Store:
     def read_range(self, key: str, offset: int, length: int, *, if_match: str) -> bytes:
         """Exactly `length` bytes from `offset` of the version `if_match`."""
         return read_range(self._connection, key, offset, length, if_match, self._patience())
+        if self._carrier and if_match is None and self._carrier.carries(key):
+            from sidecar.area.s5cmd.objects import fetched
+
+            return fetched(self._connection, self._carrier, key, self._patience())
 
     def put(
         self,
@@ -135,9 +157,12 @@ class Store:
         ConditionFailed: `condition` did not hold; nothing was written. Read again, decide again.
         FileChanged: `source` no longer has its bytes; nothing was written.
         """
-        return Write(
-            self._connection, key, source, condition, metadata, content_type, self._patience()
-        ).done()
+        write = Write(self._connection, key, source, condition, metadata, content_type, self._patience())
+        if self._carrier and self._carrier.carries(key, condition):
+            from sidecar.area.s5cmd.objects import carried
+
+            return carried(self._carrier, write, key, source)
+        return write.done()
 
     def delete(self, key: str, *, if_match: str | None) -> None:
         """Remove the object; one that is missing already is fine.

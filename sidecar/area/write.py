@@ -8,7 +8,7 @@ done.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from sidecar.area.connection import Connection
@@ -71,6 +71,19 @@ class Write:
             etag = self._until_known(lambda: upload.complete(self._condition), None)
             upload.keep()
         return etag if self._connection.guarded else self._etag_as_seen()
+
+    def carried(self, send: Callable[[Mapping[str, str], str], None]) -> str:
+        """The same by another engine: `send` is told metadata and content type, and raises Failure.
+
+        It cannot be held to the condition: whether the object is ours is seen afterwards.
+        """
+
+        def attempt() -> str:
+            send(self._metadata, self._content_type)
+            self._connection.prove()
+            return self._etag_as_seen()
+
+        return self._until_known(attempt, None)
 
     def _until_known(self, attempt: Callable[[], str], body: bytes | memoryview | None) -> str:
         while True:
