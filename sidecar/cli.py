@@ -134,11 +134,21 @@ def _settings(chosen: argparse.Namespace) -> Settings:
     return read
 
 
+def _moving(chosen: argparse.Namespace) -> Settings:
+    """The settings of a command that moves files; what its engine cannot guarantee is said first."""
+    read = _settings(chosen)
+    if read.engine == "s5cmd" and read.bucket:
+        from sidecar.area.s5cmd.program import weaker_guard
+
+        log.warning("%s", weaker_guard())
+    return read
+
+
 def _restore(chosen: argparse.Namespace) -> int:
     from sidecar.commands import restore
 
     return restore(
-        _settings(chosen), dry_run=chosen.dry_run, as_json=chosen.json, token_file=chosen.token_file
+        _moving(chosen), dry_run=chosen.dry_run, as_json=chosen.json, token_file=chosen.token_file
     )
 
 
@@ -146,7 +156,7 @@ def _backup(chosen: argparse.Namespace) -> int:
     from sidecar.commands import backup
 
     return backup(
-        _settings(chosen), dry_run=chosen.dry_run, as_json=chosen.json, token_file=chosen.token_file
+        _moving(chosen), dry_run=chosen.dry_run, as_json=chosen.json, token_file=chosen.token_file
     )
 
 
@@ -194,7 +204,7 @@ def _journal(chosen: argparse.Namespace) -> int:
 def _checkpoint(chosen: argparse.Namespace) -> int:
     from sidecar.commands.journal import checkpoint_all_users
 
-    return checkpoint_all_users(_settings(chosen), as_json=chosen.json)
+    return checkpoint_all_users(_moving(chosen), as_json=chosen.json)
 
 
 def _hooks(chosen: argparse.Namespace) -> int:
@@ -220,11 +230,11 @@ def _drain(chosen: argparse.Namespace) -> int:
 def _run(chosen: argparse.Namespace) -> int:
     from sidecar.server import run
 
-    return run(_settings(chosen))
+    return run(_moving(chosen))
 
 
 def _config(chosen: argparse.Namespace) -> int:
-    rows = settings.described(_settings(chosen))
+    rows = [*settings.described(_settings(chosen)), _s5cmd_row()]
     if chosen.json:
         _print_json(rows)
         return DONE
@@ -234,6 +244,15 @@ def _config(chosen: argparse.Namespace) -> int:
         shown = ",".join(value) if isinstance(value, tuple) else str(value)
         sys.stdout.write(f"{row['name']:<{width}}  {shown:<28}  {row['origin']}\n")
     return DONE
+
+
+def _s5cmd_row() -> dict[str, Any]:
+    """Which s5cmd there is, for ``kubectl exec`` and for the engine by that name."""
+    from sidecar.area.s5cmd.program import installed
+
+    program, version = installed() or ("not on PATH", None)
+    meaning = "the program that CLAUDE_SIDECAR_ENGINE=s5cmd uses"
+    return {"name": "s5cmd", "flag": "", "value": version, "origin": program, "meaning": meaning}
 
 
 def _demo(chosen: argparse.Namespace) -> int:

@@ -233,7 +233,8 @@ class ClaudeSyncManager:
             "users": {user.user_id: user.stats() for user in users},
         }
         if self._store:
-            known["conditions_honoured"] = self._store.guarded
+            known["conditions_honoured"] = not self._weak_guard()
+            known["engine"] = {"name": settings.engine, **self._store.carried}
             known["requests"] = {
                 name: {"requests": flow.requests, "sent": flow.bytes_sent, "received": flow.bytes_received}
                 for name, flow in self._store.requests.items()
@@ -244,7 +245,7 @@ class ClaudeSyncManager:
         """Ready when every connected user is restored or known fresh."""
         if not self._settings.bucket:
             return True, {"reason": BUCKET_NOT_CONFIGURED}
-        guard = {} if self._store is None or self._store.guarded else {"guard": _WEAK_GUARD}
+        guard = {"guard": weak} if (weak := self._weak_guard()) else {}
         fixed = self._settings.user_id
         if fixed and fixed not in self._users:
             return False, {"reason": f"the restore of user {fixed} has not begun", **guard}
@@ -255,6 +256,12 @@ class ClaudeSyncManager:
         why = f": {last.error}" if last and last.error else ""
         reason = f"{len(waiting)} users are not restored yet{why}"
         return False, {"reason": reason, "hint": last.hint if last else None, **guard}
+
+    def _weak_guard(self) -> str:
+        """Which writes are not held to what was read, as a sentence; empty if all are."""
+        if self._store is None:
+            return ""
+        return self._store.weaker_guard if self._store.guarded else _WEAK_GUARD
 
     def liveness(self) -> tuple[bool, dict[str, Any]]:
         """Alive while the root tasks run and no operation is stuck; a bucket that is away does not count."""
