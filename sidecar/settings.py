@@ -29,6 +29,22 @@ _IMAGE_STATE_DIR = Path("/var/lib/claude-sidecar")
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """To whom restored files are given; without a group they keep the one that they get anyway."""
+
+    uid: int
+    gid: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.uid) if self.gid is None else f"{self.uid}:{self.gid}"
+
+    @property
+    def ids(self) -> tuple[int, int]:
+        """As ``chown`` takes them: -1 leaves the group alone."""
+        return self.uid, -1 if self.gid is None else self.gid
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The values in force. Units are in the names; see ``OPTIONS`` for what each one means."""
 
@@ -36,6 +52,7 @@ class Settings:
     prefix: str = "user_data"
     interval_minutes: float = 5.0
     home: str = ""
+    owner: Owner | None = None
     user_id: str | None = None
     pod_uid: str | None = None
     state_dir: Path = _IMAGE_STATE_DIR
@@ -195,6 +212,15 @@ def _directory(value: str) -> Path:
     return path
 
 
+def _owner(value: str) -> Owner:
+    match = re.fullmatch(r"([0-9]{1,10})(?::([0-9]{1,10}))?", value)
+    numbers = [int(number) for number in match.groups() if number] if match else []
+    # The last of 32 bits means "nobody in particular" to chown.
+    if not numbers or max(numbers) >= 2**32 - 1:
+        raise ValueError("give the agent's numeric UID, or UID:GID")
+    return Owner(*numbers)
+
+
 def _user_id(value: str) -> str:
     reason = user_id_problem(value)
     if reason:
@@ -225,6 +251,7 @@ OPTIONS: tuple[Option, ...] = (
         "CLAUDE_BACKUP_INTERVAL_MINUTES",
     ),
     _option("home", _home, "the .claude directory; may contain {user_id}", "DIR"),
+    _option("owner", _owner, "whose restored files are, where the sidecar runs as root", "UID[:GID]"),
     _option("user_id", _user_id, "the one user of this pod; needs no token", "USER"),
     _option("pod_uid", _text, "the pod's UID, part of the writer's name", "UID"),
     _option(
@@ -351,19 +378,25 @@ def _made_by_kubernetes(name: str, value: str) -> bool:
 
 
 def _unknown_names(environ: Mapping[str, str], *, injected: bool) -> tuple[str, ...]:
-    import difflib
-
     sentences = []
     for name, value in sorted(environ.items()):
         if not name.startswith(OWN_PREFIX) or name in _BY_VARIABLE or _made_by_kubernetes(name, value):
             continue
-        near = difflib.get_close_matches(name, _BY_VARIABLE, n=1, cutoff=0.0)
-        sentences.append(f"{name} is not a setting; the nearest is {near[0]}")
+        sentences.append(f"{name} is not a setting; the nearest is {_nearest(name)}")
     if sentences and not injected:
         raise SettingsError(
             "; ".join(sentences), "correct or remove it; claude-sidecar config lists all settings"
         )
     return tuple(sentences)
+
+
+def _nearest(name: str) -> str:
+    """The setting that `name` may stand for: one that has all its words, else the most alike."""
+    import difflib
+
+    words = name.removeprefix(OWN_PREFIX).split("_")
+    holding = [known for known in _BY_VARIABLE if set(words) <= set(known.split("_"))]
+    return difflib.get_close_matches(name, holding or _BY_VARIABLE, n=1, cutoff=0.0)[0]
 
 
 def _default_home(environ: Mapping[str, str]) -> tuple[str, str]:
@@ -421,7 +454,7 @@ def described(settings: Settings) -> list[dict[str, Any]]:
             {
                 "name": option.variable,
                 "flag": option.flag,
-                "value": str(value) if isinstance(value, Path) else value,
+                "value": str(value) if isinstance(value, Path | Owner) else value,
                 "origin": settings.origins.get(option.field, "default"),
                 "meaning": option.meaning,
             }

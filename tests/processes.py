@@ -56,12 +56,16 @@ def free_port() -> int:
 
 @dataclass
 class Sidecar:
-    """``claude-sidecar run`` as a process; a context manager that kills what is left of it."""
+    """``claude-sidecar run`` as a process; a context manager that kills what is left of it.
+
+    ``program``: what the interpreter is given before the command's name.
+    """
 
     environ: dict[str, str]
     log: Path
     api_port: int = field(default_factory=free_port)
     health_port: int = field(default_factory=free_port)
+    program: tuple[str, ...] = ("-m", "sidecar.cli")
     process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Sidecar:
@@ -72,7 +76,7 @@ class Sidecar:
         }
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sidecar.cli", "run"], env=environ, stdout=output, stderr=output
+                [sys.executable, *self.program, "run"], env=environ, stdout=output, stderr=output
             )
         return self
 

@@ -40,6 +40,37 @@ def test_an_unknown_name_is_fatal_and_the_nearest_is_named() -> None:
         load({**HOME, "CLAUDE_SIDECAR_USER_IDD": "ada"})
 
 
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("CLAUDE_SIDECAR_INTERVAL", "CLAUDE_BACKUP_INTERVAL_MINUTES"),
+        ("CLAUDE_SIDECAR_BUCKET", "S3_WORKSPACE_BUCKET"),
+        ("CLAUDE_SIDECAR_PREFIX", "S3_WORKSPACE_PREFIX"),
+        ("CLAUDE_SIDECAR_DELAY_SECONDS", "CLAUDE_SIDECAR_SYNC_DELAY_SECONDS"),
+        ("CLAUDE_SIDECAR_JWKS_URL", "CLAUDE_SIDECAR_JWT_JWKS_URL"),
+        ("CLAUDE_SIDECAR_SYNC_DELY_SECONDS", "CLAUDE_SIDECAR_SYNC_DELAY_SECONDS"),
+    ],
+)
+def test_the_nearest_name_is_the_one_that_was_meant(misspelt: str, meant: str) -> None:
+    with pytest.raises(SettingsError, match=rf"{misspelt} is not a setting; the nearest is {meant}\b"):
+        load({**HOME, misspelt: "x"})
+
+
+def test_an_owner_is_a_uid_with_or_without_a_group() -> None:
+    assert load(HOME).owner is None
+    alone, both = load({**HOME, "CLAUDE_SIDECAR_OWNER": "1000"}), load(HOME, {"owner": "1000:2000"})
+    assert alone.owner and both.owner
+    assert (alone.owner.ids, both.owner.ids) == ((1000, -1), (1000, 2000))
+    shown = {row["name"]: row["value"] for row in described(both)}
+    assert shown["CLAUDE_SIDECAR_OWNER"] == "1000:2000"
+
+
+@pytest.mark.parametrize("value", ["agent", "-1", "1000:", ":1000", "1000:agent", "4294967295", "1 000"])
+def test_an_owner_that_is_no_uid_is_refused(value: str) -> None:
+    with pytest.raises(SettingsError, match=r"CLAUDE_SIDECAR_OWNER.*numeric UID, or UID:GID"):
+        load({**HOME, "CLAUDE_SIDECAR_OWNER": value})
+
+
 def test_in_an_injected_pod_an_unknown_name_is_a_warning() -> None:
     settings = load({**HOME, "CLAUDE_SIDECAR_INJECTED": "true", "CLAUDE_SIDECAR_FROM_THE_FUTURE": "1"})
     assert "CLAUDE_SIDECAR_FROM_THE_FUTURE" in settings.warnings[0]

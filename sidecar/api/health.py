@@ -1,4 +1,7 @@
-"""``/livez``, ``/readyz``, ``/startupz`` for the kubelet, and ``/prestop``, its word that the pod ends."""
+"""``/livez``, ``/readyz``, ``/startupz`` for the kubelet, and ``/prestop``, its word that the pod ends.
+
+The health listener is open to all addresses: what it says of files are numbers, never their names.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,9 @@ class Health:
     async def readyz(self, request: web.BaseRequest, body: bytes) -> web.Response:
         return _probe(self._manager.readiness)
 
+    async def readyz_for_strangers(self, request: web.BaseRequest, body: bytes) -> web.Response:
+        return _probe(self._manager.readiness, without=("unreadable",))
+
     async def startupz(self, request: web.BaseRequest, body: bytes) -> web.Response:
         return _probe(self._manager.started)
 
@@ -41,10 +47,11 @@ class Health:
         return reply(200, {"draining": True})
 
 
-def _probe(ask: Callable[[], tuple[bool, dict[str, Any]]]) -> web.Response:
+def _probe(ask: Callable[[], tuple[bool, dict[str, Any]]], without: tuple[str, ...] = ()) -> web.Response:
     try:
         well, why = ask()
     except Exception as problem:
         log.error("A probe failed: %s", type(problem).__name__, exc_info=problem)
         well, why = False, {"reason": "the sidecar failed on this probe; its log says why"}
-    return reply(200 if well else 503, {**why, "ok": well})
+    told = {name: value for name, value in why.items() if name not in without}
+    return reply(200 if well else 503, {**told, "ok": well})

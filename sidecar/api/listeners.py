@@ -110,7 +110,8 @@ class Listeners:
         on_loopback = Application(ROUTES, self._calls(), self._metrics, limits, loopback=True)
         await self._serve(on_loopback, api)
         on_health = [route for route in ROUTES if route.everywhere]
-        await self._serve(Application(on_health, self._calls(), self._metrics, few), health)
+        calls = {**self._calls(), "readyz": self._health.readyz_for_strangers}
+        await self._serve(Application(on_health, calls, self._metrics, few), health)
 
     async def stop(self) -> None:
         """Serve no more; requests under way have a moment, and what they wait for is cancelled."""

@@ -32,7 +32,7 @@ STORE_KINDS = frozenset({errors.StoreError.kind, *(e.kind for e in errors.StoreE
 # The reasons of `Unsynced` are half sentences: each is counted under the first word here that it contains.
 _REFUSAL_WORDS = (
     ("too_large", ("larger", "cap", "too large", "MiB")),
-    ("unreadable", ("permission", "unreadable", "cannot be read", "not be read", "denied")),
+    ("unreadable", ("permission", "unreadable", "cannot be read", "may not read", "denied")),
     ("name", ("name", "key longer")),
     ("special_file", ("link", "fifo", "socket", "device", "special", "regular file")),
     ("no_space", ("space", "quota")),

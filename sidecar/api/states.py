@@ -48,6 +48,7 @@ GAUGES: tuple[StateGauge, ...] = (
     StateGauge("watching", "watching", "1 if changes are seen as they happen, 0 if only by scans"),
     StateGauge("unsynced_bytes", "unsynced_bytes", "Eligible bytes not in the bucket", per_user=True),
     StateGauge("unsynced_files", "unsynced_files", "Eligible files not wholly in the bucket", per_user=True),
+    StateGauge("unreadable_files", "unreadable_files", "Files that this UID may not read", per_user=True),
     StateGauge("not_restored_files", "not_restored_files", "Files that a restore left out", per_user=True),
     StateGauge("journal_entries", "journal_entries", "Journal entries not yet folded", per_user=True),
     StateGauge("journal_bytes", "journal_bytes", "Bytes of journal entries not yet folded", per_user=True),

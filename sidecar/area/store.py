@@ -84,6 +84,11 @@ class Store:
         """Requests and bytes so far, by operation: list, head, get, put, part, delete, other."""
         return self._connection.traffic.snapshot()
 
+    @property
+    def moved_at(self) -> float:
+        """When a request was last answered, or failed (``time.monotonic()`` seconds)."""
+        return self._connection.traffic.moved_at
+
     def listen(self, listener: Listener) -> None:
         """Have `listener` told of every request from now on."""
         self._connection.traffic.listener = listener

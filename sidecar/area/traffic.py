@@ -40,10 +40,14 @@ class Listener:
 
 
 class Traffic:
-    """Counts, from any thread. Operations: list, head, get, put, part, delete, and other for the rest."""
+    """Counts, from any thread. Operations: list, head, get, put, part, delete, and other for the rest.
+
+    ``moved_at``: when a request was last answered or a body moved, in ``time.monotonic()`` seconds.
+    """
 
     def __init__(self) -> None:
         self.listener = Listener()
+        self.moved_at = time.monotonic()
         self._lock = threading.Lock()
         self._flows: dict[str, Flow] = {}
 
@@ -54,6 +58,7 @@ class Traffic:
                 old.requests + requests, old.bytes_sent + sent, old.bytes_received + received
             )
         if sent or received:
+            self.moved_at = time.monotonic()
             self.listener.moved(operation, sent, received)
 
     @contextmanager
@@ -67,7 +72,8 @@ class Traffic:
             raise
         finally:
             operation = _OPERATIONS.get(what.partition(" ")[0], "other")
-            self.listener.answered(operation, time.monotonic() - begun, kind)
+            self.moved_at = time.monotonic()
+            self.listener.answered(operation, self.moved_at - begun, kind)
 
     def snapshot(self) -> dict[str, Flow]:
         """What was counted so far, by operation."""

@@ -11,6 +11,7 @@ from sidecar.commands.output import DONE, FAILED, PARTLY, Shown, mib, print_json
 from sidecar.errors import SettingsError, SidecarError
 from sidecar.logs import log
 from sidecar.settings import BUCKET_NOT_CONFIGURED, Settings
+from sidecar.sync.access import tell_access
 from sidecar.sync.initial import backup_failed, backup_home, failed, initial_sync, restore_area
 from sidecar.sync.ledger import LedgerBusy
 from sidecar.sync.results import BackupResult, SyncResult
@@ -44,6 +45,7 @@ def _restored(settings: Settings, user_id: str, dry_run: bool, token_file: str |
     try:
         store = Store.connect(settings, outage_seconds=settings.restore_timeout_seconds)
         with Workspace.open(settings, store, user_id, live=False) as workspace:
+            tell_access(workspace)
             operation = initial_sync
             if workspace.ledger.header.restored:  # not the first time: an agent may be at work
                 workspace.live, operation = True, restore_area

@@ -21,7 +21,7 @@ from types import TracebackType
 from sidecar.errors import HomeError
 from sidecar.home import linux
 from sidecar.home.problems import home_error, shown
-from sidecar.home.root import demand_writable, make_root, open_root
+from sidecar.home.root import demand_writable, give_root, make_root, open_root
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO without a writer would hold the open; O_NOCTTY: a terminal would become ours.
@@ -89,8 +89,8 @@ class Home:
         Parameters
         ----------
         create: make it (with `mode`) if it is missing, and demand that it can be written.
-        owner: UID and GID of restored files; only root can give files away. Default for root: the home's
-            owner, unless that is root.
+        owner: UID and GID of restored files; only root can give files away, and with `create` gives them a
+            home that is root's, too. Default for root: the home's owner, unless that is root.
 
         Raises
         ------
@@ -99,8 +99,8 @@ class Home:
         made = create and make_root(root, mode)
         fd = open_root(root)
         try:
-            if made and owner is not None and os.geteuid() == 0:
-                os.fchown(fd, *owner)
+            if create and owner is not None:
+                give_root(root, fd, owner, made)
             if create:
                 demand_writable(root, fd)
             return cls(fd, root, owner)

@@ -32,6 +32,22 @@ def open_root(root: Path) -> int:
         raise _root_error(root, "opened", error) from error
 
 
+def give_root(root: Path, fd: int, owner: tuple[int, int], made: bool) -> None:
+    """Give the home itself to `owner`, if this is root's process and made it, or found it to be root's.
+
+    The kubelet makes the directory of a subPath for root, and an agent could not write there.
+    """
+    if os.geteuid() != 0 or not (made or os.fstat(fd).st_uid == 0):
+        return
+    try:
+        os.fchown(fd, *owner)
+    except OSError as error:
+        raise HomeError(
+            f"the home {shown(str(root))} cannot be given to UID {owner[0]}: {error.strerror}",
+            "give the sidecar the capability CHOWN, or run it as that UID (runAsUser)",
+        ) from error
+
+
 def _root_error(root: Path, doing: str, error: OSError) -> HomeError:
     start = f"the home {shown(str(root))} cannot be {doing}: "
     # os.path answers False where a directory above is closed; Path raises.

@@ -29,8 +29,6 @@ from sidecar.sync.threads import in_thread
 
 # A fleet that was rolled out at once must not back up at once.
 JITTER = 0.1
-# An operation that has not ended for this long is stuck: every request in it has a time limit of its own.
-STUCK_SECONDS = 1800.0
 # How long one operation goes on trying without progress; then the loops try again, ever more slowly.
 OUTAGE_SECONDS = 10.0
 
@@ -245,17 +243,29 @@ class ClaudeSyncManager:
         """Ready when every connected user is restored or known fresh."""
         if not self._settings.bucket:
             return True, {"reason": BUCKET_NOT_CONFIGURED}
-        guard = {"guard": weak} if (weak := self._weak_guard()) else {}
+        guard: dict[str, Any] = {"guard": weak} if (weak := self._weak_guard()) else {}
         fixed = self._settings.user_id
         if fixed and fixed not in self._users:
             return False, {"reason": f"the restore of user {fixed} has not begun", **guard}
         waiting = [user for user in self._users.values() if not user.state.synced]
+        guard.update(self._unreadable())
         if not waiting:
             return True, {"reason": "every connected user is restored or known fresh", **guard}
         last = waiting[0].state.last_sync
         why = f": {last.error}" if last and last.error else ""
         reason = f"{len(waiting)} users are not restored yet{why}"
         return False, {"reason": reason, "hint": last.hint if last else None, **guard}
+
+    def _unreadable(self) -> dict[str, Any]:
+        """What of the homes cannot be read, and what to set; nothing where all can be."""
+        found = [one for user in self._users.values() for one in user.state.unreadable]
+        if not found:
+            return {}
+        return {
+            "unreadable_files": len(found),
+            "unreadable": [one.path for one in found[:20]],
+            "unreadable_hint": found[0].reason,
+        }
 
     def _weak_guard(self) -> str:
         """Which writes are not held to what was read, as a sentence; empty if all are."""
@@ -268,10 +278,10 @@ class ClaudeSyncManager:
         for task in self.root_tasks():
             if task.done():
                 return False, {"reason": f"the task {task.get_name()} ended"}
-        for user in self._users.values():
-            since = user.busy_since()
-            if since and time.monotonic() - since > STUCK_SECONDS:
-                return False, {"reason": f"an operation has not ended for {STUCK_SECONDS:g} seconds"}
+        moved_at = self._store.moved_at if self._store else 0.0
+        for user in list(self._users.values()):
+            if ailment := user.ailment(time.monotonic(), moved_at):
+                return False, {"reason": ailment}
         return True, {"reason": "all root tasks run"}
 
     def started(self) -> tuple[bool, dict[str, Any]]:

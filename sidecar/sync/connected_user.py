@@ -20,10 +20,11 @@ from sidecar.errors import SidecarError
 from sidecar.home.watch import Watch
 from sidecar.logs import log
 from sidecar.settings import Settings
+from sidecar.sync.access import tell_access, unreadable_of
 from sidecar.sync.flusher import Changes, Flusher
 from sidecar.sync.initial import backup_failed, backup_home, failed, initial_sync, restore_area
 from sidecar.sync.pace import Pace
-from sidecar.sync.results import BackupResult, SyncResult
+from sidecar.sync.results import BackupResult, SyncResult, Unsynced
 from sidecar.sync.threads import in_thread
 from sidecar.sync.workspace import Workspace
 
@@ -31,6 +32,11 @@ T = TypeVar("T")
 
 # A flush that fails is said once, and then once an hour: an outage of a night is ten lines, not ten thousand.
 SAY_AGAIN_SECONDS = 3600.0
+# An operation is stuck when no request of anybody was answered for so long: each has a time limit of its own,
+# and a bucket that is away ends each attempt. The second is for one that hangs while others go on; the first
+# backup of a large home takes hours, and may.
+STUCK_SECONDS = 1800.0
+HOPELESS_SECONDS = 8 * 3600.0
 # Kept back from the last checkpoint for the end mark, and the longest look for what is not durable.
 END_MARK_SECONDS = 0.4
 LOOK_SECONDS = 0.5
@@ -59,6 +65,7 @@ class State:
     unsynced_since: float = 0.0
     unsynced_bytes: int = 0
     unsynced_files: int = 0
+    unreadable: tuple[Unsynced, ...] = ()
     backups: int = 0
     flushes: int = 0
     failures: int = 0
@@ -102,7 +109,7 @@ class ConnectedUser:
     async def first_sync(self) -> SyncResult:
         """The initial sync; after a success the watch is armed and flushes begin."""
         try:
-            result = await self._alone(lambda w: initial_sync(w, stop=lambda: self._ending), "initial-sync")
+            result = await self._alone(self._met, "initial-sync")
         except SidecarError as error:
             result = failed(self.user_id, error)
             log.error("Initial sync failed for user %s: %s", self.user_id, error)
@@ -114,6 +121,11 @@ class ConnectedUser:
                 self.state.durable_at = time.time()
             await self._begin_flushing()
         return result
+
+    def _met(self, workspace: Workspace) -> SyncResult:
+        if self.state.last_sync is None:
+            self.state.unreadable = tell_access(workspace)
+        return initial_sync(workspace, stop=lambda: self._ending)
 
     async def restore(self) -> SyncResult:
         """Bring what the home lacks of the area, now."""
@@ -143,9 +155,19 @@ class ConnectedUser:
         finally:
             self._busy.pop(name, None)
 
-    def busy_since(self) -> float:
-        """When the longest operation under way began (``time.monotonic()`` seconds); 0 if none is."""
-        return min(self._busy.values(), default=0.0)
+    def ailment(self, now: float, moved_at: float) -> str:
+        """Why nothing of this user will be durable any more, as half a sentence; empty while all is well.
+
+        Parameters
+        ----------
+        now, moved_at: this moment, and when a request was last answered (``time.monotonic()`` seconds).
+        """
+        if self._watch and not self._watch.alive and not self._ending:
+            return "the watch over the home ended"
+        for name, since in list(self._busy.items()):
+            if now - since > HOPELESS_SECONDS or now - max(since, moved_at) > STUCK_SECONDS:
+                return f"the {name} does not end, begun {now - since:.0f} s ago"
+        return ""
 
     # -- checkpoints
 
@@ -157,6 +179,8 @@ class ConnectedUser:
         result = await _undisturbed(self._checkpoint(before, stop or (lambda: self._ending)))
         self.state.last_backup = result
         self.state.backups += 1
+        if not result.error:  # it looked at every file
+            self.state.unreadable = unreadable_of(result.refused)
         self._observers.checkpointed(result)
         self._note(result, begun_at)
         if result.error:
@@ -375,8 +399,9 @@ class ConnectedUser:
         if self.flush_task:
             self.flush_task.cancel()
             await asyncio.gather(self.flush_task, return_exceptions=True)
-        if self._watch:
-            await in_thread(self._watch.stop, "stop-watch")
+        watch, self._watch = self._watch, None
+        if watch:
+            await in_thread(watch.stop, "stop-watch")
         if self._workspace and not self._busy:
             self._workspace.close()
             self._workspace = None
@@ -391,6 +416,8 @@ class ConnectedUser:
             "synced": state.synced is not None,
             "unsynced_bytes": state.unsynced_bytes,
             "unsynced_files": state.unsynced_files,
+            "unreadable_files": len(state.unreadable),
+            "unreadable": [one.path for one in state.unreadable[:20]],
             "oldest_unsynced_at": state.unsynced_since or None,
             "last_durable_time": state.durable_at or None,
             "not_restored_files": workspace.ledger.header.not_restored if workspace else 0,

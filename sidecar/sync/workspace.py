@@ -56,7 +56,8 @@ class Workspace:
         LedgerError: the state directory cannot be used, or another process holds it.
         """
         keys = AreaKeys(settings.prefix, user_id)
-        home = Home.open(settings.home_of(user_id), create=make_home)
+        owner = settings.owner.ids if settings.owner else None
+        home = Home.open(settings.home_of(user_id), create=make_home, owner=owner)
         try:
             if not settings.serves_many_users:
                 _demand_own_home(settings.state_dir, home, user_id)

@@ -47,6 +47,7 @@ def fed() -> Metrics:
     }
     manager.user_stats = {
         "unsynced_files": 1,
+        "unreadable_files": 2,
         "not_restored_files": 0,
         "journal_entries": 3,
         "journal_bytes": 300,
