@@ -136,15 +136,15 @@ class Store:
         ------
         ObjectMissing, ObjectArchived, AccessDenied; ConditionFailed where its ETag is not `if_match`.
         """
+        if self._carrier and if_match is None and self._carrier.carries(key):
+            from sidecar.area.s5cmd.objects import fetched
+
+            return fetched(self._connection, self._carrier, key, self._patience())
         return Download(self._connection, key, self._patience(), if_match)
 
     def read_range(self, key: str, offset: int, length: int, *, if_match: str) -> bytes:
         """Exactly `length` bytes from `offset` of the version `if_match`."""
         return read_range(self._connection, key, offset, length, if_match, self._patience())
-        if self._carrier and if_match is None and self._carrier.carries(key):
-            from sidecar.area.s5cmd.objects import fetched
-
-            return fetched(self._connection, self._carrier, key, self._patience())
 
     def put(
         self,
