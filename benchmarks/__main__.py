@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 
 # Each is a module here with ``add_options(parser)`` and ``run(options) -> int``.
-NAMES = ("durability", "fleet")
+NAMES = ("speed", "durability", "fleet")
 
 
 def main(arguments: list[str]) -> int:
@@ -21,6 +22,7 @@ def main(arguments: list[str]) -> int:
     for name, module in modules.items():
         module.add_options(names.add_parser(name, help=(module.__doc__ or "").splitlines()[0]))
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was made is taken away
     return int(modules[options.name].run(options))
 
 
