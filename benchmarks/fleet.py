@@ -23,9 +23,10 @@ from benchmarks.bed import Bed, table
 from sidecar.area.store import Store
 from sidecar.logs import log
 from sidecar.settings import Settings
-from sidecar.sync import connected_user, initial
+from sidecar.sync import flushing, initial
 from sidecar.sync.claude_sync_manager import OUTAGE_SECONDS
-from sidecar.sync.connected_user import ConnectedUser, Observers
+from sidecar.sync.connected_user import ConnectedUser
+from sidecar.sync.observers import Observers
 from sidecar.sync.pace import Pace
 from sidecar.sync.results import BackupResult
 from tests import faults
@@ -103,7 +104,7 @@ class _Fleet:
 
     async def come_back(self) -> int:
         options = self._options
-        setattr(connected_user, "Watch", ToldWatch)  # noqa: B010
+        setattr(flushing, "Watch", ToldWatch)  # noqa: B010
         users = [self._user(f"user-{number}") for number in range(options.sidecars)]
         for some in (users[at : at + 20] for at in range(0, len(users), 20)):
             await asyncio.gather(*(user.first_sync() for user in some))
@@ -117,7 +118,7 @@ class _Fleet:
         gate = Gate(options.rate)
         self._proxy.on("*", gate, times=None)
         for user in users:
-            user._pace = Pace(options.pace) if options.pace else user._pace
+            user.flushing.pace = Pace(options.pace) if options.pace else user.flushing.pace
         self._proxy.up()
         back_at = time.monotonic()
         await self._watch_them(users, back_at)

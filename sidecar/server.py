@@ -24,7 +24,7 @@ from sidecar.errors import SidecarError
 from sidecar.logs import log
 from sidecar.settings import Settings
 from sidecar.sync.claude_sync_manager import ClaudeSyncManager
-from sidecar.sync.connected_user import Observers
+from sidecar.sync.observers import Observers
 
 DONE, FAILED = 0, 1
 # Kept back from the grace period for the end itself: the termination message and the exit.

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from sidecar.settings import Settings
-from sidecar.sync import connected_user
-from sidecar.sync.connected_user import HOPELESS_SECONDS, STUCK_SECONDS, ConnectedUser, Observers
+from sidecar.sync import operations
+from sidecar.sync.connected_user import ConnectedUser
+from sidecar.sync.observers import Observers
+from sidecar.sync.operations import HOPELESS_SECONDS, STUCK_SECONDS
 from tests.processes import Sidecar, environ_of
 from tests.running import append, eventually
 from tests.sync.pods import MakeSettings
@@ -23,13 +25,13 @@ LOG = "projects/-w/s.jsonl"
 SABOTAGE = """
 import ctypes, signal, sys, threading
 from sidecar import cli
-from sidecar.sync import connected_user, flusher
+from sidecar.sync import flusher, operations
 def kill_the_watch(*_):
     threads = [thread for thread in threading.enumerate() if thread.name == "watch"]
     for thread in threads:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
 def hang_each_flush(*_):
-    connected_user.STUCK_SECONDS = 1.0
+    operations.STUCK_SECONDS = 1.0
     flusher.Flusher.flush = lambda *_: threading.Event().wait()
 signal.signal(signal.SIGUSR1, kill_the_watch)
 signal.signal(signal.SIGUSR2, hang_each_flush)
@@ -94,7 +96,7 @@ def test_long_is_not_stuck_while_requests_are_answered(begun: float, moved: floa
 
     user = ConnectedUser("ada", Settings(), nobody, Observers(), lambda: None)
     assert user.ailment(STUCK_SECONDS + 10, moved) == ""
-    user._busy["checkpoint"] = begun
+    user.operations._busy["checkpoint"] = begun
     assert word in user.ailment(STUCK_SECONDS + 10, moved)
     assert bool(word) == bool(user.ailment(STUCK_SECONDS + 10, moved))
 
@@ -102,4 +104,4 @@ def test_long_is_not_stuck_while_requests_are_answered(begun: float, moved: floa
 def test_the_limit_is_longer_than_any_request_may_take() -> None:
     from sidecar.area import connection
 
-    assert connection.WHOLE_SECONDS < connected_user.STUCK_SECONDS
+    assert connection.WHOLE_SECONDS < operations.STUCK_SECONDS

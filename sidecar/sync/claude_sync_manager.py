@@ -7,10 +7,6 @@ results carry the error.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import random
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,17 +14,18 @@ from typing import Any
 
 from sidecar.area.keys import AreaKeys
 from sidecar.area.store import Store
-from sidecar.errors import AccessDenied, SidecarError, UserError
+from sidecar.errors import SidecarError, UserError
 from sidecar.logs import log
 from sidecar.settings import BUCKET_NOT_CONFIGURED, Settings
-from sidecar.sync.connected_user import ConnectedUser, Observers
+from sidecar.sync.connected_user import ConnectedUser
 from sidecar.sync.initial import backup_failed, failed
+from sidecar.sync.interval import Interval
 from sidecar.sync.ledger import owners_of
+from sidecar.sync.observers import Observers
 from sidecar.sync.results import BackupResult, SyncResult
+from sidecar.sync.shared_store import SharedStore
 from sidecar.sync.threads import in_thread
 
-# A fleet that was rolled out at once must not back up at once.
-JITTER = 0.1
 # How long one operation goes on trying without progress; then the loops try again, ever more slowly.
 OUTAGE_SECONDS = 10.0
 
@@ -55,16 +52,13 @@ class ClaudeSyncManager:
         observers: Observers | None = None,
     ) -> None:
         self._settings = settings
-        self._connect = connect
         self._observers = observers or Observers()
-        self._store: Store | None = None
-        self._store_lock = asyncio.Lock()
+        self._shared = SharedStore(settings, connect, self._observers.store)
+        self._interval = Interval(settings.interval_minutes, self._synced_users)
         self._users: dict[str, ConnectedUser] = {}
         self._loop_task: asyncio.Task[None] | None = None
-        self._idle_said = False
         self._draining = ""
         self._drained_at = 0.0
-        self._round_wanted = asyncio.Event()
         self._owners: frozenset[str] = frozenset()
 
     # -- the life of the manager
@@ -83,7 +77,7 @@ class ClaudeSyncManager:
         )
         log.info("Starting .claude backup loop (interval: %g minutes)", settings.interval_minutes)
         self._owners = await in_thread(self._find_owners, "find-owners")
-        self._loop_task = asyncio.create_task(self._backup_loop(), name="backup-loop")
+        self._loop_task = asyncio.create_task(self._interval.loop(), name="backup-loop")
         log.info("Background backup task started")
 
     def _find_owners(self) -> frozenset[str]:
@@ -109,7 +103,7 @@ class ClaudeSyncManager:
 
     def root_tasks(self) -> tuple[asyncio.Task[None], ...]:
         """The tasks without which this process does not do its work."""
-        tasks = [self._loop_task, *(user.flush_task for user in self._users.values())]
+        tasks = [self._loop_task, *(user.root_task() for user in self._users.values())]
         return tuple(task for task in tasks if task)
 
     # -- operations
@@ -117,8 +111,8 @@ class ClaudeSyncManager:
     async def ensure_initial_sync(self, user_id: str) -> SyncResult:
         """Restore, upload or start fresh: one run however many callers, tried again after a failure."""
         user = self._users.get(user_id)
-        if user and user.state.synced:
-            return user.state.synced
+        if user and user.books.synced:
+            return user.books.synced
         if not self._settings.bucket:
             return SyncResult(user_id, synced=False, action="disabled", hint=BUCKET_NOT_CONFIGURED)
         try:
@@ -141,12 +135,12 @@ class ClaudeSyncManager:
     async def backup_user_claude_dir(self, user_id: str) -> BackupResult:
         """A checkpoint of `user_id`, who must have had an initial sync."""
         user = self._users.get(user_id)
-        return await user.back_up() if user and user.state.synced else self._not_synced(user_id)
+        return await user.back_up() if user and user.books.synced else self._not_synced(user_id)
 
     async def flush(self, user_id: str) -> BackupResult:
         """Make everything of `user_id` durable now: in the journal, or by a checkpoint without one."""
         user = self._users.get(user_id)
-        return await user.flush() if user and user.state.synced else self._not_synced(user_id)
+        return await user.flush() if user and user.books.synced else self._not_synced(user_id)
 
     def _not_synced(self, user_id: str) -> BackupResult:
         if not self._settings.bucket:
@@ -158,12 +152,12 @@ class ClaudeSyncManager:
         """Bring what the home of `user_id` lacks of its area, now."""
         first = await self.ensure_initial_sync(user_id)
         user = self._users.get(user_id)
-        return await user.restore() if user and user.state.synced else first
+        return await user.restore() if user and user.books.synced else first
 
     def changed(self, user_id: str | None) -> None:
         """Something was written in this user's home (None: in any): flush soon."""
         for user in self._users.values():
-            if user_id in (None, user.user_id) and user.state.synced:
+            if user_id in (None, user.user_id) and user.books.synced:
                 user.changed()
 
     def drain(self, reason: str) -> None:
@@ -173,10 +167,10 @@ class ClaudeSyncManager:
             self._drained_at = time.monotonic()
         self._draining = reason
         for user in self._users.values():
-            user.draining = True
+            user.flushing.draining = True
             user.changed()
         if self._settings.sync_delay_seconds is None:
-            self._round_wanted.set()
+            self._interval.want()
 
     async def last_backup(self, deadline: float) -> list[BackupResult]:
         """Everything durable, then a checkpoint, of every connected user.
@@ -191,13 +185,13 @@ class ClaudeSyncManager:
             self._loop_task.cancel()
         users = list(self._users.values())
         for user in users:
-            user.in_a_hurry(deadline - time.monotonic())
-        tasks = [asyncio.create_task(user.last_backup(deadline), name="last-backup") for user in users]
+            user.operations.in_a_hurry(deadline - time.monotonic())
+        tasks = [asyncio.create_task(user.ending.last_backup(deadline), name="last-backup") for user in users]
         if not tasks:
             return []
         done, _ = await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
         return [
-            task.result() if task in done else await user.unfinished()
+            task.result() if task in done else await user.ending.unfinished()
             for user, task in zip(users, tasks, strict=True)
         ]
 
@@ -210,7 +204,7 @@ class ClaudeSyncManager:
 
     def durable_at(self) -> float:
         """When all users' files were last known to be in the bucket, in seconds since the epoch; 0: never."""
-        return min((user.state.durable_at for user in self._users.values()), default=0.0)
+        return min((user.books.durable_at for user in self._users.values()), default=0.0)
 
     def users(self) -> tuple[str, ...]:
         """All users that have connected, synced or not, and whose files the one home holds already."""
@@ -220,22 +214,22 @@ class ClaudeSyncManager:
         """Counts and states; the first five names are a promise to callers."""
         settings, users = self._settings, self._users.values()
         known: dict[str, Any] = {
-            "synced_user_count": sum(1 for user in users if user.state.synced),
+            "synced_user_count": sum(1 for user in users if user.books.synced),
             "backup_running": self._loop_task is not None and not self._loop_task.done(),
             "backup_interval_minutes": settings.interval_minutes,
             "bucket_name": settings.bucket,
             "s3_prefix": settings.prefix,
             "draining": self._draining or None,
-            "journal_enabled": all(user.flushes_by_itself for user in users),
+            "journal_enabled": all(user.flushing.by_itself for user in users),
             "watching": all(user.watching for user in users),
             "users": {user.user_id: user.stats() for user in users},
         }
-        if self._store:
-            known["conditions_honoured"] = not self._weak_guard()
-            known["engine"] = {"name": settings.engine, **self._store.carried}
+        if store := self._shared.store:
+            known["conditions_honoured"] = not self._shared.weak_guard
+            known["engine"] = {"name": settings.engine, **store.carried}
             known["requests"] = {
                 name: {"requests": flow.requests, "sent": flow.bytes_sent, "received": flow.bytes_received}
-                for name, flow in self._store.requests.items()
+                for name, flow in store.requests.items()
             }
         return known
 
@@ -243,22 +237,22 @@ class ClaudeSyncManager:
         """Ready when every connected user is restored or known fresh."""
         if not self._settings.bucket:
             return True, {"reason": BUCKET_NOT_CONFIGURED}
-        guard: dict[str, Any] = {"guard": weak} if (weak := self._weak_guard()) else {}
+        guard: dict[str, Any] = {"guard": weak} if (weak := self._shared.weak_guard) else {}
         fixed = self._settings.user_id
         if fixed and fixed not in self._users:
             return False, {"reason": f"the restore of user {fixed} has not begun", **guard}
-        waiting = [user for user in self._users.values() if not user.state.synced]
+        waiting = [user for user in self._users.values() if not user.books.synced]
         guard.update(self._unreadable())
         if not waiting:
             return True, {"reason": "every connected user is restored or known fresh", **guard}
-        last = waiting[0].state.last_sync
+        last = waiting[0].books.last_sync
         why = f": {last.error}" if last and last.error else ""
         reason = f"{len(waiting)} users are not restored yet{why}"
         return False, {"reason": reason, "hint": last.hint if last else None, **guard}
 
     def _unreadable(self) -> dict[str, Any]:
         """What of the homes cannot be read, and what to set; nothing where all can be."""
-        found = [one for user in self._users.values() for one in user.state.unreadable]
+        found = [one for user in self._users.values() for one in user.books.unreadable]
         if not found:
             return {}
         return {
@@ -267,18 +261,12 @@ class ClaudeSyncManager:
             "unreadable_hint": found[0].reason,
         }
 
-    def _weak_guard(self) -> str:
-        """Which writes are not held to what was read, as a sentence; empty if all are."""
-        if self._store is None:
-            return ""
-        return self._store.weaker_guard if self._store.guarded else _WEAK_GUARD
-
     def liveness(self) -> tuple[bool, dict[str, Any]]:
         """Alive while the root tasks run and no operation is stuck; a bucket that is away does not count."""
         for task in self.root_tasks():
             if task.done():
                 return False, {"reason": f"the task {task.get_name()} ended"}
-        moved_at = self._store.moved_at if self._store else 0.0
+        moved_at = self._shared.store.moved_at if self._shared.store else 0.0
         for user in list(self._users.values()):
             if ailment := user.ailment(time.monotonic(), moved_at):
                 return False, {"reason": ailment}
@@ -302,74 +290,10 @@ class ClaudeSyncManager:
                 "this home serves one user, and another one is connected",
                 "put {user_id} into CLAUDE_SIDECAR_HOME to give each user a directory",
             )
-        user = ConnectedUser(user_id, settings, self._connected, self._observers, self._round_wanted.set)
-        user.draining = bool(self._draining)
+        user = ConnectedUser(user_id, settings, self._shared.connected, self._observers, self._interval.want)
+        user.flushing.draining = bool(self._draining)
         self._users[user_id] = user
         return user
 
-    async def _connected(self, user_id: str) -> Store:
-        async with self._store_lock:
-            if self._store is None:
-                self._store = await in_thread(lambda: self._connect_and_probe(user_id), "connect")
-            return self._store
-
-    def _connect_and_probe(self, user_id: str) -> Store:
-        """The store, asked in this user's own area whether it honours conditions."""
-        store = self._connect(self._settings)
-        store.listen(self._observers.store)
-        try:
-            if not store.probe_conditions(AreaKeys(self._settings.prefix, user_id).own):
-                log.warning("%s", _WEAK_GUARD)
-        except AccessDenied as error:
-            log.info("Whether the store honours conditions could not be tried: %s", error.message)
-        return store
-
-    async def _backup_loop(self) -> None:
-        while True:
-            seconds = self._settings.interval_minutes * 60 * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._round_wanted.wait(), seconds)
-            self._round_wanted.clear()
-            await self.backup_all()
-
-    async def backup_all(self) -> list[BackupResult]:
-        """One round: a checkpoint of every synced user. An error ends a user's backup, never the round."""
-        users = [user for user in self._users.values() if user.state.synced]
-        if not users:
-            log.log(self._idle_level(), "No users to backup")
-            return []
-        announcement = _Once(
-            lambda level: log.log(level, "Starting periodic backup for %d users", len(users))
-        )
-        if not self._idle_said:
-            announcement(self._idle_level())
-        results = await asyncio.gather(*(user.back_up(lambda: announcement(logging.INFO)) for user in users))
-        log.log(announcement.level or logging.DEBUG, "Periodic backup completed")
-        return list(results)
-
-    def _idle_level(self) -> int:
-        """An idle round is INFO the first time, DEBUG after it."""
-        level = logging.DEBUG if self._idle_said else logging.INFO
-        self._idle_said = True
-        return level
-
-
-_WEAK_GUARD = (
-    "The store ignores conditional writes: we read before we write, "
-    "and whoever writes in between is overwritten"
-)
-
-
-class _Once:
-    """Says something at most once, whichever thread asks first; ``level`` is the one it was said with."""
-
-    def __init__(self, say: Callable[[int], None]) -> None:
-        self._say = say
-        self._lock = threading.Lock()
-        self.level = 0
-
-    def __call__(self, level: int) -> None:
-        with self._lock:
-            if not self.level:
-                self.level = level
-                self._say(level)
+    def _synced_users(self) -> list[ConnectedUser]:
+        return [user for user in self._users.values() if user.books.synced]

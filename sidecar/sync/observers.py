@@ -1,0 +1,20 @@
+"""Whoever counts what the sync does: metrics, and nothing that the sync waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sidecar.area.traffic import Listener
+from sidecar.sync.results import BackupResult, SyncResult
+
+
+@dataclass(frozen=True, slots=True)
+class Observers:
+    """Called on the event loop after each operation; ``store`` from any thread."""
+
+    synced: Callable[[SyncResult], None] = lambda result: None
+    flushed: Callable[[BackupResult], None] = lambda result: None
+    checkpointed: Callable[[BackupResult], None] = lambda result: None
+    fell_back: Callable[[str], None] = lambda reason: None
+    store: Listener = field(default_factory=Listener)
