@@ -1,17 +1,19 @@
 """One ``s5cmd run``: lines go in by its standard input, each answer is waited for by the thread that asked.
 
-It is started once for many objects, so its start costs nothing that counts. It ends when its input does: also
-where we were killed. Nothing secret is on its command line; what it may know of us is in its environment.
+It is started once for many objects, so its start costs nothing that counts. It ends with us, also where we
+are killed. Nothing secret is on its command line; what it may know of us is in its environment.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import select
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +22,13 @@ from pathlib import Path
 IDLE_SECONDS = 10.0
 _END_SECONDS = 1.0
 _READ_BYTES = 65536
+# Has the kernel kill it when the thread that started it ends: https://man7.org/linux/man-pages/man2/prctl.2.html
+_TIED_TO_US = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 ENDED = "s5cmd ended before it had answered"
 NOT_TAKEN = "s5cmd had ended"
 SILENT = "s5cmd did not answer in time"
@@ -51,18 +60,7 @@ class Batch:
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._closed = False
-        # A group of its own: what ends us by the keyboard must not end the last backup's carrier.
-        self._process = subprocess.Popen(
-            [program, "--json", "--log", "debug", "--numworkers", str(workers), "--retry-count", "2", "run"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(environ),
-            cwd=directory,
-            process_group=0,
-            bufsize=0,
-        )
-        threading.Thread(target=self._listen, name="s5cmd", daemon=True).start()
+        self._process = self._started(program, environ, workers)
 
     @property
     def open(self) -> bool:
@@ -135,22 +133,53 @@ class Batch:
             self._tickets.pop(name, None)
         return error
 
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
+    def _started(self, program: str, environ: Mapping[str, str], workers: int) -> subprocess.Popen[bytes]:
+        """The process, as a child of the thread that listens to it until its end."""
+        # No retries of its own: it would send a write again over another's without a look.
+        arguments = ["--json", "--log", "debug", "--numworkers", str(workers), "--retry-count", "0", "run"]
+        begun: queue.SimpleQueue[subprocess.Popen[bytes] | OSError] = queue.SimpleQueue()
+
+        def start_and_listen() -> None:
+            try:
+                # A group of its own: what ends us by the keyboard must not end the last backup's carrier.
+                process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", _TIED_TO_US, str(os.getpid()), program, *arguments],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    env=dict(environ),
+                    cwd=self._directory,
+                    process_group=0,
+                    bufsize=0,
+                )
+            except OSError as error:
+                begun.put(error)
+                return
+            begun.put(process)
+            self._listen(process)
+
+        threading.Thread(target=start_and_listen, name="s5cmd", daemon=True).start()
+        got = begun.get()
+        if isinstance(got, OSError):
+            raise got
+        return got
+
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
         poll = select.poll()
-        poll.register(self._process.stdout, select.POLLIN | select.POLLHUP)
+        poll.register(process.stdout, select.POLLIN | select.POLLHUP)
         rest = b""
         while True:
             if not poll.poll(self._idle_seconds * 1000):
                 self._retire_if_idle()
                 continue
-            data = os.read(self._process.stdout.fileno(), _READ_BYTES)
+            data = os.read(process.stdout.fileno(), _READ_BYTES)
             if not data:
                 break
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 self._answer(line)
-        self._over()
+        self._over(process)
 
     def _retire_if_idle(self) -> None:
         with self._lock:
@@ -184,13 +213,14 @@ class Batch:
                 return text.rpartition(place)[2].split(" ", 1)[0].rstrip("'\"")
         return ""
 
-    def _over(self) -> None:
+    def _over(self, process: subprocess.Popen[bytes]) -> None:
         with self._lock:
             self._closed = True
             left, self._tickets = self._tickets, {}
         for ticket in left.values():
             ticket.answered.set()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self.retire()
-        self._process.wait()
+        assert process.stdout is not None and process.stdin is not None
+        process.stdout.close()
+        with contextlib.suppress(OSError), self._writing:
+            process.stdin.close()
+        process.wait()

@@ -22,7 +22,7 @@ from sidecar.logs import log
 from sidecar.settings import Settings
 
 _PART_BYTES = 50 * 1024 * 1024  # s5cmd's default for both directions
-# It says nothing while it moves one object, and tries twice again by itself.
+# It says nothing while it moves one object.
 _PATIENCE = 3
 
 
@@ -114,11 +114,6 @@ class Carrier:
             words += ["--sse-kms-key-id", self._settings.sse_kms_key_id]
         self._carry(f"writing {url}", [*words, str(path), url], path, size_bytes)
         self._count("up")
-
-    def close(self) -> None:
-        """End s5cmd, whatever it is doing, and remove what is staged."""
-        with self._lock:
-            self._running.end()
 
     def _count_parts(self, size_bytes: int) -> None:
         traffic, parts = self._connection.traffic, -(-size_bytes // _PART_BYTES)

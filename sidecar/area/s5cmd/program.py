@@ -6,6 +6,7 @@ import functools
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 from sidecar.errors import SettingsError
 
@@ -21,8 +22,11 @@ _HINT = (
 
 def installed() -> tuple[str, str] | None:
     """The program on PATH and what it says of its version; None where there is none."""
-    program = shutil.which("s5cmd")
-    return (program, _version(program)) if program else None
+    found = shutil.which("s5cmd")
+    if found is None:
+        return None
+    program = _behind_script(Path(found))
+    return program, _version(program)
 
 
 def demanded() -> tuple[str, str]:
@@ -45,6 +49,19 @@ def weaker_guard() -> str:
         "that another writer creates between its look and its write is overwritten. What replaces an object "
         "is written natively, on a condition"
     )
+
+
+def _behind_script(found: Path) -> str:
+    """The program itself where pip installed it: it lies behind a script, which would not end it with us."""
+    try:
+        with found.open("rb") as file:
+            is_script = file.read(2) == b"#!"
+    except OSError:  # it may be run, not read
+        is_script = False
+    if not is_script:
+        return str(found)
+    packages = (found.resolve().parent.parent / "lib").glob("python3*/site-packages/s5cmd/bin/s5cmd")
+    return str(next(packages, found))
 
 
 @functools.cache
