@@ -19,7 +19,7 @@ def test_a_restore_that_is_killed_leaves_no_half_file_and_the_next_one_finishes_
     first, second = pods(settings_for, bucket, tmp_path, 2, user_id="ada", endpoint=fault_proxy.endpoint)
     first.start()
     fill(first)
-    for number in range(60):
+    for number in range(50):  # too few for a pack: they come one by one
         first.write(f"skills/s{number % 7}/{number}.md", f"skill {number} " * 500)
     first.backup()
     fault_proxy.on("GET", faults.delay(0.1), part="/skills/s", times=None)
@@ -33,7 +33,7 @@ def test_a_restore_that_is_killed_leaves_no_half_file_and_the_next_one_finishes_
     came = {path: seen for path, seen in second.tree().items() if seen[0] == "file"}
     whole = first.tree()
     hidden = [path for path in came if Path(path).name.startswith(".claude-sidecar-")]
-    assert 15 <= len(came) - len(hidden) < 67
+    assert 15 <= len(came) - len(hidden) < 57
     assert all(came[path] == whole[path] for path in came if path not in hidden), "a file is not as it was"
     fault_proxy.clear()
     ended = command(environ, "restore")

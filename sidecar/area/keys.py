@@ -3,7 +3,8 @@
     s3://BUCKET/PREFIX/USER/.claude/<relative path>                  one object per file, plain bytes
     s3://BUCKET/PREFIX/USER/.claude-sidecar/manifest.json.zst
                                            /journal/<writer>/<sequence>.zst
-                                           /packs/<digest>.tar.zst
+                                           /packs/<digest>.tar.zst      small files, many in one
+                                           /packs/<digest>.json.zst     a part of the manifest
                                            /conflicts/<UTC>/<writer>/<relative path>.<digest8>
                                            /forgotten
 
@@ -54,6 +55,10 @@ class AreaKeys:
     @property
     def manifest(self) -> str:
         return f"{self.own}manifest.json.zst"
+
+    @property
+    def packs(self) -> str:
+        return f"{self.own}packs/"
 
     @property
     def journal(self) -> str:

@@ -1,106 +1,108 @@
-"""The manifest: the committed picture of an area, compressed JSON beside the objects.
+"""The manifest: the committed picture of an area.
 
-It makes restores fast and carries what S3 cannot: directories, symbolic links, and a mode or mtime that
-changed without the content. It is never the truth: a path's entry counts only where its ETag is the one that
-a listing shows. Lost, stale or damaged, it costs speed and empty directories, never content.
+It makes restores fast and carries what S3 cannot: directories, symbolic links, a mode or mtime that changed
+without the content, and which files ride in a pack. It is never the truth: a path's entry counts only where
+its ETag is the one that a listing shows. Lost, stale or damaged, it costs speed and empty directories, never
+content. Here are its values; how they rest in the bucket is `sidecar.area.manifest_format`.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple, TypeVar
 
-from sidecar.errors import FormatError, ObjectDamaged
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-FORMAT_MAJOR, FORMAT_MINOR = 1, 0
-# A manifest of a million paths has some 200 MB; more than this is not one of ours.
-MAX_BYTES = 1024 * 1024 * 1024
+Value = TypeVar("Value")
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """What the area holds for one path, as of the object version `etag`."""
+class FileEntry(NamedTuple):
+    """What the area holds for one path, as of the object version `etag`.
+
+    ``pack``: the name of the pack that holds the same bytes from ``offset`` on; empty where none does.
+    """
 
     etag: str
     size: int
     mtime_ns: int
     mode: int
     digest: str
+    pack: str = ""
+    offset: int = 0
+
+
+class PackEntry(NamedTuple):
+    """``size`` of the pack as it rests, ``content``: the bytes of the files that were put into it."""
+
+    size: int
+    content: int
+
+
+DirEntry = tuple[int, int]
+"""(mode, mtime_ns)"""
+LinkEntry = tuple[str, int]
+"""(target, mtime_ns)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """``files``, ``directories`` ((mode, mtime_ns)) and ``links`` ((target, mtime_ns)), by path."""
+    """``files``, ``directories`` and ``links`` by path.
+
+    ``packs``: those that the files name. ``retired``: what no manifest names since
+    this time (seconds since the epoch), still there for restores that read an earlier one.
+    """
 
     files: dict[str, FileEntry] = field(default_factory=dict)
-    directories: dict[str, tuple[int, int]] = field(default_factory=dict)
-    links: dict[str, tuple[str, int]] = field(default_factory=dict)
+    directories: dict[str, DirEntry] = field(default_factory=dict)
+    links: dict[str, LinkEntry] = field(default_factory=dict)
     generation: int = 0
     writer: str = ""
+    packs: dict[str, PackEntry] = field(default_factory=dict)
+    retired: dict[str, int] = field(default_factory=dict)
 
 
-def encoded(manifest: Manifest) -> bytes:
-    """`manifest` as it rests in the bucket: zstd over JSON."""
-    import orjson
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What to change in a manifest, by path; None takes a path out."""
 
-    document = {
-        "version": f"{FORMAT_MAJOR}.{FORMAT_MINOR}",
-        "generation": manifest.generation,
-        "writer": manifest.writer,
-        "files": {p: [e.etag, e.size, e.mtime_ns, e.mode, e.digest] for p, e in manifest.files.items()},
-        "directories": manifest.directories,
-        "links": manifest.links,
-    }
-    return zstd.compress(orjson.dumps(document), level=3)
+    files: dict[str, FileEntry | None] = field(default_factory=dict)
+    directories: dict[str, DirEntry | None] = field(default_factory=dict)
+    links: dict[str, LinkEntry | None] = field(default_factory=dict)
 
+    def __bool__(self) -> bool:
+        return bool(self.files or self.directories or self.links)
 
-def decoded(data: bytes, where: str) -> Manifest:
-    """The manifest in `data`; `where` names the object in errors.
-
-    Raises
-    ------
-    ObjectDamaged: not a manifest, or a damaged one.
-    FormatError: another major version, or more than one minor version ahead.
-    """
-    import orjson
-
-    try:
-        document: Any = orjson.loads(_decompressed(data))
-        major, minor = (int(part) for part in str(document["version"]).split("."))
-    except (zstd.ZstdError, ValueError, KeyError, TypeError) as error:
-        raise ObjectDamaged(f"the manifest {where} is damaged", "the next checkpoint replaces it") from error
-    if major != FORMAT_MAJOR or minor > FORMAT_MINOR + 1:
-        raise FormatError(
-            f"the manifest {where} has format {major}.{minor}, which is too new or too old",
-            "run the version that wrote it",
+    def then(self, later: Changes) -> Changes:
+        """These changes and `later` ones as one."""
+        return Changes(
+            {**self.files, **later.files},
+            {**self.directories, **later.directories},
+            {**self.links, **later.links},
         )
-    try:
-        return _manifest_of(document)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ObjectDamaged(f"the manifest {where} is damaged", "the next checkpoint replaces it") from error
+
+    def settled(self) -> Changes:
+        """Without what takes a path out: for where nothing stands before these changes."""
+        return Changes(_there(self.files), _there(self.directories), _there(self.links))
 
 
-def _decompressed(data: bytes) -> bytes:
-    decompressor = zstd.ZstdDecompressor()
-    out = decompressor.decompress(data, max_length=MAX_BYTES)
-    if not decompressor.eof:
-        raise ValueError("incomplete")
-    return out
+def changes_between(old: Manifest, new: Manifest) -> Changes:
+    """What makes `new` of `old`."""
+    return Changes(
+        _between(old.files, new.files),
+        _between(old.directories, new.directories),
+        _between(old.links, new.links),
+    )
 
 
-def _manifest_of(document: dict[str, Any]) -> Manifest:
-    files = {
-        path: FileEntry(str(etag), int(size), int(mtime_ns), int(mode) & 0o777, str(digest))
-        for path, (etag, size, mtime_ns, mode, digest) in document["files"].items()
-    }
-    directories = {
-        path: (int(mode) & 0o777, int(mtime)) for path, (mode, mtime) in document["directories"].items()
-    }
-    links = {path: (str(target), int(mtime)) for path, (target, mtime) in document["links"].items()}
-    return Manifest(files, directories, links, int(document["generation"]), str(document["writer"]))
+def _between(old: Mapping[str, Value], new: Mapping[str, Value]) -> dict[str, Value | None]:
+    changed: dict[str, Value | None] = {path: value for path, value in new.items() if old.get(path) != value}
+    changed.update(dict.fromkeys(old.keys() - new.keys()))
+    return changed
+
+
+def _there(values: Mapping[str, Value | None]) -> dict[str, Value | None]:
+    return {path: value for path, value in values.items() if value is not None}
+
+
+def present(values: Mapping[str, Value | None]) -> dict[str, Value]:
+    """What `values` leave standing."""
+    return {path: value for path, value in values.items() if value is not None}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.area.keys import AreaKeys
-from sidecar.area.manifest import Manifest, decoded
+from sidecar.area.manifest import Manifest
 from sidecar.area.store import Store
 from sidecar.commands.output import DONE, WRONG_USE, print_json, say
 from sidecar.commands.syncing import demanded_user
@@ -19,6 +19,7 @@ from sidecar.home.beneath import Home
 from sidecar.home.rules import Rules
 from sidecar.logs import log
 from sidecar.settings import Settings
+from sidecar.sync import picture
 from sidecar.sync.bodies import Spool
 from sidecar.sync.conflicts import Difference, Kept, UnknownVersion, difference, find, listed, only
 from sidecar.sync.ledger_peek import peek
@@ -42,8 +43,7 @@ class _Area:
     def manifest(self) -> Manifest:
         """It only saves reading: without it less is told."""
         try:
-            with self.store.open(self.keys.manifest) as download:
-                return decoded(download.read(), self.keys.manifest)
+            return picture.read(self.store, self.keys).manifest
         except (StoreError, FormatError) as error:
             if isinstance(error, StoreError) and error.outage:
                 raise

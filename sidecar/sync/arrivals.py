@@ -38,11 +38,24 @@ class Arrival:
     problem: str = ""
 
 
-def bring(
-    workspace: Workspace, path: str, info: ObjectInfo, entry: FileEntry | None, step: RestoreStep
-) -> Arrival:
-    """Carry out `step` for `path`. Raises StoreError, HomeError or LedgerError where that is not possible."""
-    arrival = _Path(workspace, path, info, entry)
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One path of the area that a restore looks at. ``entry``: the manifest's, if it is of this version."""
+
+    path: str
+    info: ObjectInfo
+    entry: FileEntry | None
+    step: RestoreStep
+
+    @property
+    def mtime_ns(self) -> int:
+        return self.entry.mtime_ns if self.entry else int(self.info.modified * 1e9)
+
+
+def bring(workspace: Workspace, wanted: Wanted) -> Arrival:
+    """Carry out the step. Raises StoreError, HomeError or LedgerError where that is not possible."""
+    path, step = wanted.path, wanted.step
+    arrival = _Path(workspace, path, wanted.info, wanted.entry)
     try:
         for _ in range(_TRIES):
             try:

@@ -62,6 +62,7 @@ def checkpoint(
     watcher: Watcher = nobody,
     stop: Callable[[], bool] = lambda: False,
     dry_run: bool = False,
+    pack: bool = True,
 ) -> BackupResult:
     """Ship every eligible file that changed; nothing is raised for a file that could not be shipped.
 
@@ -71,6 +72,7 @@ def checkpoint(
         that the ledger does not know is looked at before anything is sent.
     stop: asked before each file; once true, what has not begun is reported as pending.
     dry_run: report what would move, send nothing.
+    pack: also put small files into packs where that pays; not when time is short.
 
     Raises
     ------
@@ -91,7 +93,7 @@ def checkpoint(
     if not (tally.pending or tally.error or stop()):
         tally.mirrored = mirroring.carry_out(workspace, deleted)
     if (tally.noted or tally.mirrored.gone or picture.shape_changed(workspace, scan)) and not tally.halted:
-        _commit_picture(workspace, scan, tally)
+        _commit_picture(workspace, scan, tally, pack=pack and not stop())
     elif tally.noted:
         workspace.ledger.save()
     return _result(workspace, tally, begun)
@@ -207,9 +209,9 @@ def _count_error(done: Done[Shipped], tally: _Tally, size: int) -> None:
         tally.error = error
 
 
-def _commit_picture(workspace: Workspace, scan: Scan, tally: _Tally) -> None:
+def _commit_picture(workspace: Workspace, scan: Scan, tally: _Tally, *, pack: bool) -> None:
     try:
-        if picture.commit(workspace, scan, tally.mirrored.gone):
+        if picture.commit(workspace, scan, tally.mirrored.gone, pack=pack):
             mirroring.settled(workspace, tally.mirrored)
     except SidecarError as error:
         tally.error = error

@@ -15,6 +15,7 @@ from sidecar.sync import deletions, tombstones
 from sidecar.sync.checkpoint import checkpoint
 from sidecar.sync.fold import fold
 from sidecar.sync.journal_reader import Journal, read_journal, wait_for_the_living
+from sidecar.sync.prefetch import Prefetch
 from sidecar.sync.progress import Watcher, nobody
 from sidecar.sync.restore import area_listing, restore
 from sidecar.sync.results import BackupResult, SyncResult
@@ -69,11 +70,12 @@ def initial_sync(
         return SyncResult(workspace.user_id, synced=True, action="already_synced")
     _begin(workspace)
     log.info("Checking if .claude data exists in S3: %s", workspace.objects_url)
+    prefetch = Prefetch(workspace)
     # The journal first, the objects after: what a checkpoint folds meanwhile is seen by one of the two.
     journal = wait_for_the_living(workspace, seconds=0 if dry_run else WAIT_FOR_OTHERS_SECONDS)
     listing = area_listing(workspace)
     if listing.objects or journal.keys:
-        return _restore(workspace, journal, listing, watcher, stop, dry_run)
+        return _restore(workspace, journal, listing, prefetch, watcher, stop, dry_run)
     log.info(
         "No .claude data found in S3 for user %s, checking for local .claude data to backup",
         workspace.user_id,
@@ -118,20 +120,24 @@ def restore_area(
 ) -> SyncResult:
     """Bring into the home what it lacks of the area, whatever the ledger says of earlier restores."""
     _begin(workspace)
+    prefetch = Prefetch(workspace)
     journal = read_journal(workspace)
-    return _restore(workspace, journal, area_listing(workspace), watcher, stop, dry_run)
+    return _restore(workspace, journal, area_listing(workspace), prefetch, watcher, stop, dry_run)
 
 
 def _restore(
     workspace: Workspace,
     journal: Journal,
     listing: Listing,
+    prefetch: Prefetch,
     watcher: Watcher,
     stop: Callable[[], bool],
     dry_run: bool,
 ) -> SyncResult:
     log.info("Syncing .claude from %s to %s", workspace.objects_url, workspace.home.root)
-    result = restore(workspace, listing, journal, watcher=watcher, stop=stop, dry_run=dry_run)
+    result = restore(
+        workspace, listing, journal, prefetch=prefetch, watcher=watcher, stop=stop, dry_run=dry_run
+    )
     if result.synced and not dry_run:
         log.info(".claude sync completed: Successfully synced %d files from S3", result.files)
     if result.not_restored and not dry_run:

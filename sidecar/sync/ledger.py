@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -96,6 +97,7 @@ class Ledger:
         self._content = content
         self._lock_fd = lock_fd
         self._mutex = threading.Lock()
+        self._learned: set[str] = set()
 
     @classmethod
     def open(
@@ -123,6 +125,11 @@ class Ledger:
             raise
 
     @property
+    def directory(self) -> Path:
+        """Where it lies: a place for what may be lost with it."""
+        return self._file.directory
+
+    @property
     def header(self) -> Header:
         return self._content.header
 
@@ -148,7 +155,27 @@ class Ledger:
 
     def record(self, path: str, mark: Mark) -> None:
         """Note `mark` for `path`: on disk and in memory before this returns (rule 20)."""
-        self._note(["mark", path, packed(mark)])
+        with self._mutex:
+            self._apply(["mark", path, packed(mark)])
+            self._learned.add(path)
+
+    def record_all(self, marks: Mapping[str, Mark]) -> None:
+        """`record` for many paths, in one write."""
+        with self._mutex:
+            self._file.append_all([["mark", path, packed(mark)] for path, mark in marks.items()])
+            self._content.marks.update(marks)
+            self._learned.update(marks)
+
+    def take_learned(self) -> frozenset[str]:
+        """The paths that were recorded since this was asked last, in this life of the process."""
+        with self._mutex:
+            learned, self._learned = frozenset(self._learned), set()
+            return learned
+
+    def learned(self, paths: frozenset[str]) -> None:
+        """Give `paths` back: nobody was told of them."""
+        with self._mutex:
+            self._learned |= paths
 
     def forget(self, path: str) -> None:
         """Take back all that is known of `path`."""

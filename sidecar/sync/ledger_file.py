@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class LedgerFile:
     """``ledger.json`` and ``ledger.log`` in `directory`. Not for several threads: the ledger guards it."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self._directory = self.directory = directory
         self._snapshot = directory / "ledger.json"
         self._log = directory / "ledger.log"
         self._log_fd = -1
@@ -108,9 +109,13 @@ class LedgerFile:
         ------
         LedgerError: the disk is full, or the directory cannot be written.
         """
+        self.append_all([line])
+
+    def append_all(self, lines: Iterable[list[Any]]) -> None:
+        """`append` for many changes, in one write: all of them, or none."""
         import orjson
 
-        data = orjson.dumps(line) + b"\n"
+        data = b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
         try:
             written = os.write(self._log_fd, data)
             if written != len(data):

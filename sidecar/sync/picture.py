@@ -1,16 +1,31 @@
 """The manifest in the bucket: read for a restore, kept up to date by a checkpoint.
 
-Two pods commit into one manifest: each brings its own paths and keeps the other's. A picture that cannot be
-read or written is a WARNING and costs speed; it never fails a restore or a checkpoint.
+Two pods commit into one manifest: each brings what it learned since its last commit and keeps the other's. A
+picture that cannot be read or written is a WARNING and costs speed; it never fails a restore or a checkpoint.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-from sidecar.area.manifest import FileEntry, Manifest, decoded, encoded
+from sidecar.area.keys import AreaKeys
+from sidecar.area.manifest import Changes, FileEntry, Manifest, changes_between
+from sidecar.area.manifest_format import (
+    PART_SUFFIX,
+    ROOT_BYTES,
+    Root,
+    absorbed,
+    decoded_root,
+    encoded_part,
+    encoded_root,
+    manifest_of,
+    name_of,
+)
 from sidecar.area.objects import Condition, IfAbsent, IfMatch
+from sidecar.area.store import Store
 from sidecar.errors import (
     AccessDenied,
     ConditionFailed,
@@ -21,53 +36,98 @@ from sidecar.errors import (
 )
 from sidecar.home.entries import Scan
 from sidecar.logs import log
+from sidecar.sync import packing, retirement
+from sidecar.sync.marks import Mark
+from sidecar.sync.parts import Parts
 from sidecar.sync.workspace import Workspace
 
 _TRIES = 5
+_HINT = "the next checkpoint replaces it"
 
 
-def read(workspace: Workspace) -> tuple[Manifest, str]:
-    """The manifest and its ETag; an empty one and no ETag where there is none that counts.
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A manifest as it was read. ``parts``: what each of the root's parts says, in order.
+
+    ``etag``: the root's; empty where there is none. ``problem``: why it is of no use, if it is not; then it
+    is an empty one.
+    """
+
+    manifest: Manifest
+    root: Root
+    parts: tuple[Changes, ...]
+    etag: str
+    problem: ObjectDamaged | ObjectArchived | None = None
+
+
+NONE = Picture(Manifest(), Root(), (), "")
+
+
+def read(store: Store, keys: AreaKeys, parts: Parts | None = None) -> Picture:
+    """The manifest in the bucket; an empty one where there is none that counts.
 
     Raises
     ------
-    FormatError: a newer version wrote it: it must not be overwritten.
+    FormatError: a newer version wrote it: it must not be overwritten. StoreError.
     """
-    key = workspace.keys.manifest
+    parts = parts or Parts(store, keys.packs)
+    etag = ""
     try:
-        with workspace.store.open(key) as download:
+        with store.open(keys.manifest) as download:
             etag = download.info.etag
-            return decoded(download.read(), key), etag
+            root = decoded_root(download.read(), keys.manifest)
+        found = tuple(parts.read(name) for name, _ in root.parts)
     except ObjectMissing:
-        return Manifest(), ""
+        if not etag:
+            return NONE
+        lost = ObjectDamaged(f"a part of the manifest {keys.manifest} is missing", _HINT)
+        return replace(NONE, etag=etag, problem=lost)
     except (ObjectDamaged, ObjectArchived) as error:
-        log.warning("%s; going on without it", error.message)
-        return Manifest(), etag if isinstance(error, ObjectDamaged) else ""
+        return replace(NONE, etag=etag, problem=error)
+    return Picture(manifest_of(root, found), root, found, etag)
 
 
 def read_if_any(workspace: Workspace) -> Manifest:
     """The manifest for a restore, which goes on without one."""
     try:
-        return read(workspace)[0]
+        return _read(workspace).manifest
     except AccessDenied as error:
         workspace.own_area_denied("The manifest may not be read", error)
-        return Manifest()
     except FormatError as error:
         log.warning("Going on without the manifest: %s", error)
-        return Manifest()
+    return Manifest()
 
 
-def commit(workspace: Workspace, scan: Scan, gone: Mapping[str, str] | None = None) -> bool:
+def commit(workspace: Workspace, scan: Scan, gone: Mapping[str, str] | None = None, *, pack: bool) -> bool:
     """Bring the manifest up to date with the ledger and the home's shape; False if that failed.
 
-    `gone`: the paths whose objects were deleted, with their ETags.
+    Parameters
+    ----------
+    gone: the paths whose objects were deleted, with their ETags.
+    pack: also put small files that travel alone into packs, where that pays.
     """
+    learned = workspace.ledger.take_learned()
+    try:
+        committed = _commit(workspace, scan, gone or {}, learned, pack=pack)
+    except BaseException:
+        workspace.ledger.learned(learned)
+        raise
+    if not committed:
+        workspace.ledger.learned(learned)
+    return committed
+
+
+def _commit(
+    workspace: Workspace, scan: Scan, gone: Mapping[str, str], learned: frozenset[str], *, pack: bool
+) -> bool:
+    packed: packing.Packed | None = None if pack else packing.NOTHING
     for _ in range(_TRIES):
         try:
-            theirs, etag = read(workspace)
-            ours = _united(workspace, theirs, scan, gone or {})
-            condition: Condition = IfMatch(etag) if etag else IfAbsent()
-            workspace.store.put(workspace.keys.manifest, encoded(ours), condition=condition, metadata={})
+            theirs = _read(workspace)
+            ours = united(workspace, theirs.manifest, scan, gone, learned)
+            if packed is None:
+                packed = packing.pack(workspace, ours, scan, packing.hot(theirs.manifest, ours))
+            root = _put(workspace, theirs, packed.on(ours))
         except ConditionFailed:
             continue
         except AccessDenied as error:
@@ -76,24 +136,87 @@ def commit(workspace: Workspace, scan: Scan, gone: Mapping[str, str] | None = No
         except FormatError as error:
             log.warning("The manifest was not written: %s", error)
             return False
+        if packed.packs:
+            retirement.remove_orphans(workspace, root)
         _remember_shape(workspace, scan, ours.generation)
         return True
     log.warning("The manifest was not written: other pods keep changing it; the next checkpoint tries again")
     return False
 
 
-def _united(workspace: Workspace, theirs: Manifest, scan: Scan, gone: Mapping[str, str]) -> Manifest:
+def _read(workspace: Workspace) -> Picture:
+    picture = read(workspace.store, workspace.keys, workspace.parts())
+    if picture.problem:
+        log.warning("%s; going on without it", picture.problem.message)
+    return picture
+
+
+def united(
+    workspace: Workspace, theirs: Manifest, scan: Scan, gone: Mapping[str, str], learned: frozenset[str]
+) -> Manifest:
+    """`theirs` with what this pod knows better: what it `learned` since its last commit, and its home."""
     files = {path: entry for path, entry in theirs.files.items() if gone.get(path) != entry.etag}
     for path, mark in workspace.ledger.marks().items():
-        if mark.etag and path not in gone:
-            files[path] = FileEntry(mark.etag, mark.size, mark.mtime_ns, mark.mode, mark.digest)
-    directories = {
-        p: v for p, v in theirs.directories.items() if p not in workspace.ledger.header.directories
-    }
+        if mark.etag and path not in gone and (path in learned or path not in files):
+            files[path] = _entry(mark, files.get(path))
+    header = workspace.ledger.header
+    directories = {p: v for p, v in theirs.directories.items() if p not in header.directories}
     directories.update({p: (d.mode, d.mtime_ns) for p, d in scan.directories.items() if p})
-    links = {p: t for p, t in theirs.links.items() if p not in workspace.ledger.header.links}
+    links = {p: t for p, t in theirs.links.items() if p not in header.links}
     links.update({p: (link.target, link.mtime_ns) for p, link in scan.links.items()})
-    return Manifest(files, directories, links, theirs.generation + 1, workspace.ledger.writer)
+    return replace(
+        theirs,
+        files=files,
+        directories=directories,
+        links=links,
+        generation=theirs.generation + 1,
+        writer=workspace.ledger.writer,
+    )
+
+
+def _entry(mark: Mark, known: FileEntry | None) -> FileEntry:
+    entry = FileEntry(mark.etag, mark.size, mark.mtime_ns, mark.mode, mark.digest)
+    if known and (known.etag, known.digest) == (entry.etag, entry.digest):
+        return entry._replace(pack=known.pack, offset=known.offset)
+    return entry
+
+
+def _put(workspace: Workspace, theirs: Picture, ours: Manifest) -> Root:
+    """Write `ours` in the place of `theirs`, as changes; raises ConditionFailed where another was faster."""
+    changes = theirs.root.changes.then(changes_between(theirs.manifest, ours))
+    root = replace(
+        theirs.root,
+        changes=changes if theirs.root.parts else changes.settled(),
+        packs=packing.named_in(ours),
+        generation=ours.generation,
+        writer=ours.writer,
+    )
+    if len(encoded_root(root)) > ROOT_BYTES:
+        root = _with_new_part(workspace, theirs, root)
+    retired, due = retirement.after(theirs.root, root, int(time.time()))
+    root = replace(root, retired=retired)
+    condition: Condition = IfMatch(theirs.etag) if theirs.etag else IfAbsent()
+    body = encoded_root(root)
+    workspace.store.put(workspace.keys.manifest, body, condition=condition, metadata={})
+    workspace.parts().forget_others({name for name, _ in root.parts})
+    retirement.remove(workspace, due)
+    return root
+
+
+def _with_new_part(workspace: Workspace, theirs: Picture, root: Root) -> Root:
+    """`root` with its changes in a part, which takes in the smaller ones before it."""
+    count = absorbed(root.parts, len(encoded_part(root.changes)))
+    kept = root.parts[: len(root.parts) - count]
+    changes = Changes()
+    for earlier in theirs.parts[len(kept) :]:
+        changes = changes.then(earlier)
+    changes = changes.then(root.changes)
+    data = encoded_part(changes if kept else changes.settled())
+    name = name_of(data, PART_SUFFIX)
+    with suppress(ConditionFailed):  # the same bytes are there already
+        workspace.store.put(workspace.keys.packs + name, data, condition=IfAbsent(), metadata={})
+    workspace.parts().keep(name, data)
+    return replace(root, changes=Changes(), parts=(*kept, (name, len(data))))
 
 
 def shape_changed(workspace: Workspace, scan: Scan) -> bool:

@@ -9,31 +9,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from sidecar.area.manifest import FileEntry, Manifest
+from sidecar.area.manifest import Manifest
 from sidecar.area.objects import Listing, ObjectInfo
-from sidecar.errors import HomeError, HomeFull, SidecarError
+from sidecar.errors import HomeError, SidecarError
 from sidecar.home.entries import Scan
 from sidecar.home.scan import scan as scan_home
 from sidecar.home.writes import make_directory, make_link, remove_leftovers, set_directory
 from sidecar.logs import log
-from sidecar.sync import arrivals, picture
 from sidecar.sync.adoption import adopt
-from sidecar.sync.arrivals import Arrival
+from sidecar.sync.arrivals import Wanted
+from sidecar.sync.bringing import Bringing, Tally
 from sidecar.sync.compare import Local, RestoreStep, clashes, is_transcript, restore_step, urgency
 from sidecar.sync.journal_reader import Journal
 from sidecar.sync.overlay import overlay
-from sidecar.sync.progress import Progress, Watcher, nobody
+from sidecar.sync.prefetch import Prefetch
+from sidecar.sync.progress import Watcher, nobody
 from sidecar.sync.results import SyncResult, Unsynced
-from sidecar.sync.transfers import Done, Job, concerns_all, run_jobs
+from sidecar.sync.transfers import concerns_all
 from sidecar.sync.workspace import Workspace
 
 # Left free on the home's volume (a tenth of a small one), so that the agent can still start and write.
 RESERVE_BYTES = 16 * 1024 * 1024
 # How directories are made on the way; their own modes come at the end.
 _OWN_MODE = 0o700
-_MEMORY_PER_FILE_BYTES = 4 * 1024 * 1024
 
 
 class RestoreCutOff(SidecarError):
@@ -41,31 +41,6 @@ class RestoreCutOff(SidecarError):
 
     kind = "cut_off"
     outage = True
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One path of the area that a restore looks at. ``entry``: the manifest's, if it is of this version."""
-
-    path: str
-    info: ObjectInfo
-    entry: FileEntry | None
-    step: RestoreStep
-
-    @property
-    def mtime_ns(self) -> int:
-        return self.entry.mtime_ns if self.entry else int(self.info.modified * 1e9)
-
-
-@dataclass(slots=True)
-class _Tally:
-    files: int = 0
-    bytes: int = 0
-    not_restored: list[Unsynced] = field(default_factory=list)
-    skipped: list[Unsynced] = field(default_factory=list)
-    error: SidecarError | None = None
-    full: bool = False
-    cut_off: bool = False
 
 
 def area_listing(workspace: Workspace) -> Listing:
@@ -78,26 +53,29 @@ def restore(
     listing: Listing,
     journal: Journal | None = None,
     *,
+    prefetch: Prefetch | None = None,
     watcher: Watcher = nobody,
     stop: Callable[[], bool] = lambda: False,
     dry_run: bool = False,
 ) -> SyncResult:
     """Bring the objects of `listing` into the home, and `journal` (read before the listing) on top.
 
-    The result's action is ``restored``, or ``failed`` where an error ended it early; either way
-    ``not_restored`` lists what is in the area and not in the home, with the reason.
+    `prefetch`: the manifest and the packs, if they are on their way already. The result's action is
+    ``restored``, or ``failed`` where an error ended it early; either way ``not_restored`` lists what is in
+    the area and not in the home, with the reason.
     """
     begun = time.monotonic()
-    tally = _Tally()
+    tally = Tally()
     if not dry_run:
         remove_leftovers(workspace.home)
-    manifest = picture.read_if_any(workspace)
+    prefetch = prefetch or Prefetch(workspace)
+    manifest = prefetch.manifest()
     scan = scan_home(workspace.home, workspace.rules, max_file_bytes=workspace.max_file_bytes)
     adopt(workspace, listing, manifest, scan)
     wanted = _wanted(workspace, listing, manifest, scan, tally)
     fitting = _fitting(workspace, wanted, tally)
     if not dry_run:
-        _bring_all(workspace, fitting, tally, watcher, stop)
+        Bringing(workspace, fitting, tally, watcher, stop).run(prefetch)
         if not tally.cut_off and (tally.error is None or not concerns_all(tally.error)):
             _overlay(workspace, journal or Journal(), tally)
             _shape(workspace, manifest, scan)
@@ -109,7 +87,7 @@ def restore(
 
 
 def _wanted(
-    workspace: Workspace, listing: Listing, manifest: Manifest, scan: Scan, tally: _Tally
+    workspace: Workspace, listing: Listing, manifest: Manifest, scan: Scan, tally: Tally
 ) -> list[Wanted]:
     infos = _ours(workspace, listing, tally)
     lost = clashes({path: info.modified for path, info in infos.items()})
@@ -126,7 +104,7 @@ def _wanted(
     return sorted(wanted, key=lambda item: urgency(item.path, item.mtime_ns))
 
 
-def _ours(workspace: Workspace, listing: Listing, tally: _Tally) -> dict[str, ObjectInfo]:
+def _ours(workspace: Workspace, listing: Listing, tally: Tally) -> dict[str, ObjectInfo]:
     """The objects that belong into a home; the rest is skipped, counted and named once."""
     skipped = [Unsynced(workspace.keys.path(s.key), s.reason) for s in listing.skipped]
     infos: dict[str, ObjectInfo] = {}
@@ -157,7 +135,7 @@ def _step(workspace: Workspace, scan: Scan, path: str, info: ObjectInfo) -> Rest
     return restore_step(local, mark, info.etag, transcript=is_transcript(path))
 
 
-def _fitting(workspace: Workspace, wanted: list[Wanted], tally: _Tally) -> list[Wanted]:
+def _fitting(workspace: Workspace, wanted: list[Wanted], tally: Tally) -> list[Wanted]:
     """What fits into the free space, the most urgent first (configuration, then the newest sessions)."""
     free = workspace.home.free_bytes()
     room = free - min(RESERVE_BYTES, free // 10)
@@ -179,57 +157,7 @@ def _fitting(workspace: Workspace, wanted: list[Wanted], tally: _Tally) -> list[
     return fitting
 
 
-def _bring_all(
-    workspace: Workspace, wanted: list[Wanted], tally: _Tally, watcher: Watcher, stop: Callable[[], bool]
-) -> None:
-    jobs = [
-        Job(
-            item.path,
-            min(item.info.size, _MEMORY_PER_FILE_BYTES),
-            lambda item=item: arrivals.bring(workspace, item.path, item.info, item.entry, item.step),  # type: ignore[misc]
-        )
-        for item in wanted
-    ]
-    sizes = {item.path: item.info.size for item in wanted}
-    total, done_bytes = sum(sizes.values()), 0
-    ends = run_jobs(jobs, workers=workspace.settings.concurrency, stop=lambda: stop() or tally.full)
-    for number, done in enumerate(ends, 1):
-        _count(done, tally, sizes[done.job.name])
-        done_bytes += sizes[done.job.name]
-        watcher(Progress("restore", number, len(wanted), done_bytes, total))
-
-
-def _count(done: Done[Arrival], tally: _Tally, size: int) -> None:
-    path, arrival = done.job.name, done.value
-    if not done.started:
-        tally.not_restored.append(Unsynced(path, "not begun: the restore ended before it", size))
-        tally.cut_off |= not tally.full
-    elif arrival is not None:
-        tally.files += arrival.moved
-        tally.bytes += arrival.bytes
-        if arrival.conflict:
-            log.warning("Conflict on %s: the local version is kept under conflicts/", path)
-        if arrival.problem:
-            tally.not_restored.append(Unsynced(path, arrival.problem, size))
-    else:
-        _count_error(done, tally, size)
-
-
-def _count_error(done: Done[Arrival], tally: _Tally, size: int) -> None:
-    error = done.error
-    if not isinstance(error, SidecarError):
-        raise error if error else RuntimeError("a job ended with neither value nor error")
-    tally.not_restored.append(Unsynced(done.job.name, error.message, size))
-    if isinstance(error, HomeFull):
-        tally.full = True
-        log.warning("The home's volume is full: %s", error)
-    elif concerns_all(error):
-        tally.error = error
-    else:
-        log.warning("Not restored: %s", error)
-
-
-def _overlay(workspace: Workspace, journal: Journal, tally: _Tally) -> None:
+def _overlay(workspace: Workspace, journal: Journal, tally: Tally) -> None:
     laid = overlay(workspace, journal, {entry.path for entry in tally.not_restored})
     tally.files += laid.files
     tally.bytes += laid.bytes
@@ -266,13 +194,13 @@ def _try(path: str, effect: Callable[[], object]) -> None:
         log.warning("%s was not restored as it was: %s", path, error)
 
 
-def _finish(workspace: Workspace, tally: _Tally) -> None:
+def _finish(workspace: Workspace, tally: Tally) -> None:
     """The restore-complete mark: what is missing now is known and named."""
     header = replace(workspace.ledger.header, restored=True, not_restored=len(tally.not_restored))
     workspace.ledger.set_header(header)
 
 
-def _result(workspace: Workspace, tally: _Tally, begun: float, dry_run: bool) -> SyncResult:
+def _result(workspace: Workspace, tally: Tally, begun: float, dry_run: bool) -> SyncResult:
     error = tally.error
     if tally.cut_off and error is None:
         error = RestoreCutOff("the restore was cut off before its end", "the next one takes what is missing")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from sidecar.area import journal
 from sidecar.area.journal import Entry
 from sidecar.area.keys import AreaKeys
-from sidecar.area.manifest import Manifest, decoded
+from sidecar.area.manifest import Manifest
 from sidecar.area.objects import ObjectInfo
 from sidecar.area.store import Store
 from sidecar.errors import AccessDenied, FormatError, ObjectArchived, ObjectDamaged, ObjectMissing
@@ -17,7 +17,7 @@ from sidecar.home.rules import Rules
 from sidecar.home.scan import scan as scan_home
 from sidecar.names import path_problem
 from sidecar.settings import Settings
-from sidecar.sync import unfold
+from sidecar.sync import picture, unfold
 from sidecar.sync.findings import Finding, Kind
 from sidecar.sync.ledger_peek import is_held, peek
 from sidecar.sync.marks import Mark
@@ -151,12 +151,13 @@ class Sides:
     def _manifest(self, general: list[Finding]) -> Manifest | None:
         where = "manifest.json.zst"
         try:
-            with self.store.open(self.keys.manifest) as download:
-                return decoded(download.read(), self.keys.manifest)
-        except ObjectMissing:
-            general.append(Finding(where, Kind.PASSED_OVER, "there is no manifest: restores take longer"))
-        except (ObjectDamaged, ObjectArchived) as error:
-            general.append(Finding(where, Kind.MANIFEST_STALE, error.message))
+            found = picture.read(self.store, self.keys)
+            if found.problem:
+                general.append(Finding(where, Kind.MANIFEST_STALE, found.problem.message))
+            elif found.etag:
+                return found.manifest
+            else:
+                general.append(Finding(where, Kind.PASSED_OVER, "there is no manifest: restores take longer"))
         except (FormatError, AccessDenied) as error:
             general.append(Finding(where, Kind.COULD_NOT_TELL, error.message))
         return None

@@ -23,6 +23,7 @@ from sidecar.settings import Settings
 from sidecar.sync.bodies import Spool, temporary_directory
 from sidecar.sync.ledger import Ledger, owners_of
 from sidecar.sync.merge import Readable
+from sidecar.sync.parts import Parts
 
 
 @dataclass(slots=True)
@@ -114,6 +115,10 @@ class Workspace:
             return problem
         verdict = self.rules.decide(path, is_directory)
         return "" if verdict.taken else verdict.reason
+
+    def parts(self) -> Parts:
+        """The parts of the manifest, those that were read before from the state volume."""
+        return Parts(self.store, self.keys.packs, self.ledger.directory / "manifest")
 
     def head(self, path: str) -> ObjectHead | None:
         """What the store says of the object at `path`; None if there is none."""

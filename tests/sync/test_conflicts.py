@@ -162,7 +162,7 @@ def test_a_version_that_lost_a_conflict_wins_when_it_is_taken_back(
     with a.open() as workspace:
         (mark,) = workspace.ledger.marks().values()
         assert mark.settled is None, "the checkpoint saw that the conflict is over"
-        assert picture.read(workspace)[0].files["settings.json"].etag == mark.etag
+        assert picture.read_if_any(workspace).files["settings.json"].etag == mark.etag
     b.merge()
     assert b.read("settings.json") == b'{"v": "a"}'
     a.write("settings.json", '{"v": "a2"}')

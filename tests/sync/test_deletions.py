@@ -99,7 +99,7 @@ def test_a_deletion_follows_into_the_bucket_and_the_manifest_and_stays_done(
     assert (result.deleted, result.deletions_refused, result.durable) == (2, 0, True)
     assert set(objects(s3, bucket)) == {f"skills/{n}.md" for n in (0, 1, 2, 4, 5)}
     with pod.open() as workspace:
-        assert set(picture.read(workspace)[0].files) == set(objects(s3, bucket))
+        assert set(picture.read_if_any(workspace).files) == set(objects(s3, bucket))
         assert set(workspace.ledger.marks()) == set(objects(s3, bucket))
     before = pod.requests()
     assert pod.backup().deleted == 0

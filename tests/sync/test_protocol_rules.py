@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -309,7 +309,7 @@ def believe_the_manifest(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         adoption,
         "_adopt",
-        lambda w, stat, info, entry: adopt(w, stat, info, entry and replace(entry, etag=info.etag)),
+        lambda w, stat, info, entry: adopt(w, stat, info, entry and entry._replace(etag=info.etag)),
     )
 
 
@@ -318,13 +318,13 @@ def any_ledger_counts(patch: pytest.MonkeyPatch) -> None:
 
 
 def complete_from_the_start(patch: pytest.MonkeyPatch) -> None:
-    bring_all = restore._bring_all
+    run = restore.Bringing.run
 
-    def bring(workspace: Workspace, *more: Any) -> None:
-        restore._finish(workspace, restore._Tally())
-        bring_all(workspace, *more)
+    def finish_first(self: Any, *more: Any) -> None:
+        restore._finish(self._workspace, restore.Tally())
+        run(self, *more)
 
-    patch.setattr(restore, "_bring_all", bring)
+    patch.setattr(restore.Bringing, "run", finish_first)
 
 
 def mark_what_is_there_now(patch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sidecar.area.keys import AreaKeys
-from sidecar.area.manifest import FileEntry, decoded, encoded
+from sidecar.area.manifest import FileEntry
+from sidecar.area.manifest_format import decoded_root, encoded_root
 from sidecar.area.metadata import FileMetadata
 from sidecar.area.objects import ObjectInfo
 from sidecar.errors import StoreUnreachable
@@ -78,7 +79,7 @@ def test_equal_sides_leave_nothing_to_say() -> None:
             replace(
                 EQUAL,
                 remote=changed(REMOTE, "r", info=replace(INFO, etag='"f"'), metadata=None),
-                entry=replace(ENTRY, etag='"f"', digest="r"),
+                entry=ENTRY._replace(etag='"f"', digest="r"),
             ),
             "remote_newer",
         ),
@@ -88,7 +89,7 @@ def test_equal_sides_leave_nothing_to_say() -> None:
                 EQUAL,
                 local=changed(LOCAL, "l", known_sha256="x", stat=replace(STAT, mtime_ns=101)),
                 remote=changed(REMOTE, "r", info=replace(INFO, etag='"f"'), metadata=None),
-                entry=replace(ENTRY, etag='"f"', digest="r"),
+                entry=ENTRY._replace(etag='"f"', digest="r"),
             ),
             "both_changed",
         ),
@@ -110,12 +111,12 @@ def test_equal_sides_leave_nothing_to_say() -> None:
             "metadata_lies",
         ),
         (replace(EQUAL, local=replace(LOCAL, known_sha256="x")), "ledger_lies"),
-        (replace(EQUAL, entry=replace(ENTRY, mode=0o644)), "times_differ"),
-        (replace(EQUAL, entry=replace(ENTRY, mtime_ns=99)), "times_differ"),
-        (replace(EQUAL, entry=replace(ENTRY, digest="x")), "manifest_lies"),
-        (replace(EQUAL, entry=replace(ENTRY, etag='"old"')), "manifest_behind"),
+        (replace(EQUAL, entry=ENTRY._replace(mode=0o644)), "times_differ"),
+        (replace(EQUAL, entry=ENTRY._replace(mtime_ns=99)), "times_differ"),
+        (replace(EQUAL, entry=ENTRY._replace(digest="x")), "manifest_lies"),
+        (replace(EQUAL, entry=ENTRY._replace(etag='"old"')), "manifest_behind"),
         (replace(EQUAL, entry=None), "manifest_behind"),
-        (replace(EQUAL, entry=replace(ENTRY, etag='"old"'), mark=None), "manifest_stale"),
+        (replace(EQUAL, entry=ENTRY._replace(etag='"old"'), mark=None), "manifest_stale"),
         (replace(EQUAL, local=replace(LOCAL, unfinished=3)), "unfinished_line"),
     ],
 )
@@ -296,11 +297,13 @@ def test_lies_are_found_out(bucket: str, settings_for: MakeSettings, tmp_path: P
     s3.put_object(Bucket=bucket, Key=key, Body=b"plan 0", Metadata={**seen, "sha256": "0" * 64})
     manifest_key = ADA.manifest
     with pod.store.open(manifest_key) as download:
-        manifest = decoded(download.read(), "k")
-    lie = replace(manifest.files["plans/1.md"], digest="0" * 64)
-    stale = replace(manifest.files["plans/2.md"], etag='"0"')
-    files = {**manifest.files, "plans/1.md": lie, "plans/2.md": stale, "plans/gone.md": stale}
-    s3.put_object(Bucket=bucket, Key=manifest_key, Body=encoded(replace(manifest, files=files)))
+        root = decoded_root(download.read(), "k")
+    files = root.changes.files
+    one, two = files["plans/1.md"], files["plans/2.md"]
+    assert one and two
+    stale = two._replace(etag='"0"')
+    files |= {"plans/1.md": one._replace(digest="0" * 64), "plans/2.md": stale, "plans/gone.md": stale}
+    s3.put_object(Bucket=bucket, Key=manifest_key, Body=encoded_root(root))
     before = (pod.home / "settings.json").stat()
     with (pod.home / "settings.json").open("r+b") as file:
         file.write(b"[]")

@@ -1,0 +1,209 @@
+"""How a manifest rests in the bucket: a small root, and parts that never change.
+
+    .claude-sidecar/manifest.json.zst        the root: what changed last, and which parts come before it
+                   /packs/<digest>.json.zst  a part: what changed earlier; named by the SHA-256 of its bytes
+
+A commit is one conditional PUT of the root. When its changes outgrow `ROOT_BYTES` they become a part, which
+takes in the parts before it that are not twice its size: so there are few parts, and a change is written
+again only as often as the logarithm of the whole. All are zstd over JSON and carry the format's version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidecar.area.manifest import Changes, FileEntry, Manifest, PackEntry, present
+from sidecar.errors import FormatError, ObjectDamaged
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+FORMAT_MAJOR, FORMAT_MINOR = 1, 1
+PART_SUFFIX = ".json.zst"
+# A change of three files sends about a kilobyte; 8 KiB holds the changes of an hour in a busy session.
+ROOT_BYTES = 8 * 1024
+# A manifest of a million paths has some 200 MB; more than this is not one of ours.
+MAX_BYTES = 1024 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """``parts``: (name, size in bytes), the oldest first; ``changes`` come after them.
+
+    ``packs`` and ``retired`` as in `Manifest`.
+    """
+
+    changes: Changes = field(default_factory=Changes)
+    parts: tuple[tuple[str, int], ...] = ()
+    packs: dict[str, PackEntry] = field(default_factory=dict)
+    retired: dict[str, int] = field(default_factory=dict)
+    generation: int = 0
+    writer: str = ""
+
+
+def manifest_of(root: Root, parts: Iterable[Changes]) -> Manifest:
+    """The manifest that `root` and the content of its parts make together."""
+    whole = Changes()
+    for changes in (*parts, root.changes):
+        whole = whole.then(changes)
+    return Manifest(
+        present(whole.files),
+        present(whole.directories),
+        present(whole.links),
+        root.generation,
+        root.writer,
+        root.packs,
+        root.retired,
+    )
+
+
+def name_of(data: bytes, suffix: str) -> str:
+    """The name of the part or pack with these bytes."""
+    return hashlib.sha256(data).hexdigest() + suffix
+
+
+def absorbed(parts: Sequence[tuple[str, int]], size: int) -> int:
+    """How many of the newest `parts` a new one of `size` bytes takes in."""
+    count = 0
+    for _, part_size in reversed(parts):
+        if part_size >= 2 * size:
+            break
+        size += part_size
+        count += 1
+    return count
+
+
+def encoded_root(root: Root) -> bytes:
+    """`root` as it rests in the bucket."""
+    document = {
+        "generation": root.generation,
+        "writer": root.writer,
+        "parts": root.parts,
+        "packs": {name: tuple(pack) for name, pack in root.packs.items()},
+        "retired": root.retired,
+        **_described(root.changes),
+    }
+    return _compressed(document)
+
+
+def encoded_part(changes: Changes) -> bytes:
+    """`changes` as a part."""
+    return _compressed(_described(changes))
+
+
+def decoded_root(data: bytes, where: str) -> Root:
+    """The root in `data`; `where` names the object in errors.
+
+    Raises
+    ------
+    ObjectDamaged: not a manifest, or a damaged one.
+    FormatError: another major version, or more than one minor version ahead.
+    """
+    document = _document(data, where)
+    try:
+        return Root(
+            _changes_of(document),
+            tuple((str(name), int(size)) for name, size in document.get("parts", ())),
+            {str(n): PackEntry(int(s), int(c)) for n, (s, c) in document.get("packs", {}).items()},
+            {str(name): int(at) for name, at in document.get("retired", {}).items()},
+            int(document["generation"]),
+            str(document["writer"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise _damaged(where) from error
+
+
+def decoded_part(data: bytes, name: str) -> Changes:
+    """The changes in the part `name`. Raises ObjectDamaged, FormatError."""
+    if name_of(data, PART_SUFFIX) != name:
+        raise _damaged(name)
+    document = _document(data, name)
+    try:
+        return _changes_of(document)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise _damaged(name) from error
+
+
+def _described(changes: Changes) -> dict[str, Any]:
+    files: dict[str, Any] = {}
+    packed: dict[str, tuple[int, int]] = {}
+    names: dict[str, int] = {}
+    for path, entry in changes.files.items():
+        files[path] = entry and entry[:5]
+        if entry and entry.pack:
+            packed[path] = (names.setdefault(entry.pack, len(names)), entry.offset)
+    return {
+        "files": files,
+        "packed": packed,
+        "pack_names": list(names),
+        "directories": changes.directories,
+        "links": changes.links,
+    }
+
+
+def _changes_of(document: Mapping[str, Any]) -> Changes:
+    names = [str(name) for name in document.get("pack_names", ())]
+    packed: dict[str, Any] = document.get("packed", {})
+    files: dict[str, FileEntry | None] = {}
+    for path, fields in document["files"].items():
+        if fields is None:
+            files[path] = None
+            continue
+        etag, size, mtime_ns, mode, digest = fields
+        number, offset = packed.get(path, (-1, 0))
+        pack = names[number] if number >= 0 else ""
+        files[path] = FileEntry(
+            str(etag), int(size), int(mtime_ns), int(mode) & 0o777, str(digest), pack, int(offset)
+        )
+    directories = {
+        path: (int(fields[0]) & 0o777, int(fields[1])) if fields else None
+        for path, fields in document["directories"].items()
+    }
+    links = {
+        path: (str(fields[0]), int(fields[1])) if fields else None
+        for path, fields in document["links"].items()
+    }
+    return Changes(files, directories, links)
+
+
+def _compressed(document: Mapping[str, Any]) -> bytes:
+    import orjson
+
+    return zstd.compress(
+        orjson.dumps({"version": f"{FORMAT_MAJOR}.{FORMAT_MINOR}", **document}, option=orjson.OPT_SORT_KEYS),
+        level=3,
+    )
+
+
+def _document(data: bytes, where: str) -> dict[str, Any]:
+    import orjson
+
+    try:
+        document: dict[str, Any] = orjson.loads(_decompressed(data))
+        major, minor = (int(part) for part in str(document["version"]).split("."))
+    except (zstd.ZstdError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(where) from error
+    if major != FORMAT_MAJOR or minor > FORMAT_MINOR + 1:
+        raise FormatError(
+            f"the manifest {where} has format {major}.{minor}, which is too new or too old",
+            "run the version that wrote it",
+        )
+    return document
+
+
+def _decompressed(data: bytes) -> bytes:
+    decompressor = zstd.ZstdDecompressor()
+    out = decompressor.decompress(data, max_length=MAX_BYTES)
+    if not decompressor.eof:
+        raise ValueError("incomplete")
+    return out
+
+
+def _damaged(where: str) -> ObjectDamaged:
+    return ObjectDamaged(f"the manifest {where} is damaged", "the next checkpoint replaces it")

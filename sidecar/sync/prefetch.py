@@ -1,0 +1,94 @@
+"""The manifest and the packs, on their way while the journal is read and the objects are listed.
+
+Nothing of them is put in place before a listing made after the journal's confirms it (rule 16), so they may
+come at any time. What is held in memory ahead of that is bounded; the other packs are read when they are
+needed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from sidecar.area.manifest import Manifest
+from sidecar.sync import picture
+from sidecar.sync.workspace import Workspace
+
+AHEAD_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Coming:
+    """One thing that a thread fetches."""
+
+    arrived: threading.Event = field(default_factory=threading.Event)
+    data: bytes = b""
+    error: BaseException | None = None
+
+
+class Prefetch:
+    """What a restore reads of an area beside its objects.
+
+    With one worker nothing runs beside anything: all is read when it is asked for.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._manifest: Manifest | None = None
+        self._error: BaseException | None = None
+        self._packs: dict[str, _Coming] = {}
+        self._known = threading.Event()
+        self._is_beside = workspace.settings.concurrency > 1
+        if self._is_beside:
+            threading.Thread(target=self._run, name="prefetch", daemon=True).start()
+
+    def manifest(self) -> Manifest:
+        """The manifest, or an empty one. Raises StoreError where the store is away."""
+        if self._is_beside:
+            self._known.wait()
+        elif self._manifest is None:
+            self._read()
+        if self._error:
+            raise self._error
+        return self._manifest or Manifest()
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """The bytes of the pack `name`, once. Raises ObjectMissing and other StoreErrors."""
+        coming = self._packs.pop(name, None)
+        if coming is None:
+            with self._workspace.store.open(self._workspace.keys.packs + name) as download:
+                yield from download.chunks()
+            return
+        coming.arrived.wait()
+        if coming.error:
+            raise coming.error
+        yield coming.data
+
+    def _run(self) -> None:
+        self._read()
+        if self._workspace.ledger.header.restored:
+            self._known.set()
+            return  # most of it is here already: what is missing is read when that is known
+        free = AHEAD_BYTES
+        for name, pack in self._manifest.packs.items() if self._manifest else ():
+            if pack.size <= free:
+                free -= pack.size
+                self._packs[name] = _Coming()
+        self._known.set()
+        for name, coming in list(self._packs.items()):
+            threading.Thread(target=self._fetch, args=(name, coming), name="prefetch", daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            self._manifest = picture.read_if_any(self._workspace)
+        except BaseException as error:
+            self._error = error
+
+    def _fetch(self, name: str, coming: _Coming) -> None:
+        try:
+            with self._workspace.store.open(self._workspace.keys.packs + name) as download:
+                coming.data = download.read()
+        except BaseException as error:
+            coming.error = error
+        coming.arrived.set()

@@ -1,0 +1,109 @@
+"""Files out of packs into the home: only those whose object is the very version that was packed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+
+from sidecar.area.manifest import FileEntry
+from sidecar.area.packs import PackReader
+from sidecar.errors import HomeFull, ObjectArchived, ObjectDamaged, ObjectMissing
+from sidecar.home.batches import WholeFile, write_batch
+from sidecar.home.entries import FileStat
+from sidecar.logs import log
+from sidecar.sync.arrivals import Arrival, Wanted
+from sidecar.sync.compare import RestoreStep, is_transcript
+from sidecar.sync.marks import Mark, lasting
+from sidecar.sync.prefetch import Prefetch
+from sidecar.sync.workspace import Workspace
+
+# Fewer files than this come sooner one by one: a pack has some thousand others.
+WORTH_FILES = 4
+_BATCH_FILES = 128
+_BATCH_BYTES = 4 * 1024 * 1024
+
+
+def by_pack(wanted: Iterable[Wanted]) -> dict[str, list[Wanted]]:
+    """The files that can come out of a pack, by its name, in the order in which they lie there.
+
+    A file's entry stands only where the listing, made after the journal's, shows its version (rule 16).
+    """
+    packs: dict[str, list[Wanted]] = {}
+    for item in wanted:
+        if item.entry and item.entry.pack and item.step is RestoreStep.TAKE:
+            packs.setdefault(item.entry.pack, []).append(item)
+    return {
+        name: sorted(items, key=lambda item: item.entry.offset if item.entry else 0)
+        for name, items in packs.items()
+        if len(items) >= WORTH_FILES
+    }
+
+
+def unpack(
+    workspace: Workspace, prefetch: Prefetch, name: str, wanted: Sequence[Wanted]
+) -> list[Arrival | None]:
+    """Bring `wanted` out of the pack `name`, in its order; None for what must come from its object.
+
+    Raises
+    ------
+    HomeFull: no space. StoreError: the store is away.
+    """
+    arrivals: list[Arrival | None] = []
+    try:
+        for batch in _batches(PackReader(prefetch.chunks(name), name), wanted):
+            arrivals += _put(workspace, batch)
+    except (ObjectDamaged, ObjectArchived) as error:
+        log.warning("%s; its files come from their objects", error.message)
+    except ObjectMissing:
+        log.debug("The pack %s is gone; its files come from their objects", name)
+    return arrivals + [None] * (len(wanted) - len(arrivals))
+
+
+def _batches(reader: PackReader, wanted: Iterable[Wanted]) -> Iterator[list[tuple[Wanted, bytes]]]:
+    batch: list[tuple[Wanted, bytes]] = []
+    size = 0
+    for item in wanted:
+        entry = item.entry
+        if entry is None:
+            raise ValueError("only what has an entry rides in a pack")
+        batch.append((item, reader.read(entry.offset, entry.size)))
+        size += entry.size
+        if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _put(workspace: Workspace, batch: Sequence[tuple[Wanted, bytes]]) -> list[Arrival | None]:
+    begun_ns = workspace.now_ns()
+    proven = [
+        (item, item.entry, data)
+        for item, data in batch
+        if item.entry and hashlib.sha256(data).hexdigest() == item.entry.digest
+    ]
+    outcomes = write_batch(workspace.home, [_whole(entry, item.path, data) for item, entry, data in proven])
+    marks: dict[str, Mark] = {}
+    for (item, entry, _), outcome in zip(proven, outcomes, strict=True):
+        if isinstance(outcome, FileStat):
+            marks[item.path] = _mark(entry, outcome, begun_ns)
+    workspace.ledger.record_all(marks)
+    for outcome in outcomes:
+        if isinstance(outcome, HomeFull):
+            raise outcome
+    return [
+        Arrival(item.path, item.info.size, moved=True) if item.path in marks else None for item, _ in batch
+    ]
+
+
+def _whole(entry: FileEntry, path: str, data: bytes) -> WholeFile:
+    if is_transcript(path) and data and not data.endswith(b"\n"):
+        data += b"\n"  # a client appends straight onto a torn line and loses the next one too
+    return WholeFile(path, data, entry.mtime_ns, entry.mode)
+
+
+def _mark(entry: FileEntry, stat: FileStat, begun_ns: int) -> Mark:
+    """Rule 6: the base is the object as it is."""
+    known = lasting(stat, begun_ns)
+    size, digest = entry.size, entry.digest
+    return Mark(entry.etag, size, digest, size, digest, known, stat.mtime_ns, stat.mode)

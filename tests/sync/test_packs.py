@@ -1,0 +1,224 @@
+"""Small files come back out of packs, in a few requests; what is wrong with a pack costs requests only."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.area.manifest_format import Root, decoded_root, encoded_root
+from sidecar.sync import picture, retirement
+from sidecar.sync.packing import LOOSE_FILES
+from tests.sync.pods import MakeSettings, Pod, conflicts, objects, pods
+from tests.sync.test_round_trip import fill
+
+OWN = "user_data/ada/.claude-sidecar/"
+MANIFEST = OWN + "manifest.json.zst"
+
+
+def many(pod: Pod, count: int = 150, stem: str = "skills/s") -> None:
+    for n in range(count):
+        pod.write(f"{stem}/{n}.md", f"skill {n} " * (n + 1), mode=0o640)
+
+
+def backed_up(make: MakeSettings, bucket: str, place: Path) -> tuple[Pod, Pod]:
+    first, second = pods(make, bucket, place, 2)
+    first.start()
+    fill(first)
+    many(first)
+    first.append("projects/-w/torn.jsonl", b'{"n": 1}\n')
+    assert first.backup().durable
+    return first, second
+
+
+def pack_keys(s3: Any, bucket: str) -> list[str]:
+    listed = s3.list_objects_v2(Bucket=bucket, Prefix=OWN + "packs/").get("Contents", [])
+    return [entry["Key"] for entry in listed if entry["Key"].endswith(".tar.zst")]
+
+
+def gets(pod: Pod) -> int:
+    return pod.store.requests["get"].requests
+
+
+def edited_root(s3: Any, bucket: str, edit: Callable[[Root], Root]) -> None:
+    body = s3.get_object(Bucket=bucket, Key=MANIFEST)["Body"].read()
+    s3.put_object(Bucket=bucket, Key=MANIFEST, Body=encoded_root(edit(decoded_root(body, "k"))))
+
+
+def test_a_restore_of_many_small_files_is_a_few_requests(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second = backed_up(settings_for, bucket, tmp_path)
+    result = second.start()
+    assert result.files == 158
+    assert second.tree() == first.tree()
+    assert len(pack_keys(s3, bucket)) == 1
+    assert gets(second) < 10, "manifest, its part, the pack, and what is checked before it is restored"
+    assert second.backup().files == 0, "what came out of a pack is known to be equal"
+    assert first.backup().files == 0
+
+
+def test_only_the_version_that_the_listing_shows_comes_out_of_a_pack(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second = backed_up(settings_for, bucket, tmp_path)
+    s3.put_object(Bucket=bucket, Key="user_data/ada/.claude/skills/s/3.md", Body=b"put by hand")
+    s3.delete_object(Bucket=bucket, Key="user_data/ada/.claude/skills/s/4.md")
+    second.start()
+    assert second.read("skills/s/3.md") == b"put by hand"
+    assert not (second.home / "skills/s/4.md").exists()
+    assert second.read("skills/s/5.md") == first.read("skills/s/5.md")
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "other", "no pack"])
+def test_a_pack_that_is_damaged_or_gone_costs_requests_only(
+    damage: str, bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second = backed_up(settings_for, bucket, tmp_path)
+    (key,) = pack_keys(s3, bucket)
+    body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    other = body[:500] + os.urandom(20) + body[520:]
+    bodies = {"cut": body[: len(body) // 2], "other": other, "no pack": b"<html/>"}
+    if damage == "missing":
+        s3.delete_object(Bucket=bucket, Key=key)
+    else:
+        s3.put_object(Bucket=bucket, Key=key, Body=bodies[damage])
+    result = second.start()
+    assert (result.action, result.not_restored) == ("restored", ())
+    assert second.tree() == first.tree()
+
+
+def test_a_manifest_that_lies_about_a_pack_costs_requests_only(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second = backed_up(settings_for, bucket, tmp_path)
+    offsets = {"skills/s/1.md": 0, "skills/s/2.md": 10**15, "skills/s/3.md": -5, "skills/s/4.md": 1024}
+
+    with first.open() as workspace:
+        whole = picture.read_if_any(workspace)
+
+    def lie(root: Root) -> Root:
+        for path, offset in offsets.items():
+            root.changes.files[path] = whole.files[path]._replace(offset=offset)
+        return root
+
+    edited_root(s3, bucket, lie)
+    second.start()
+    assert second.tree() == first.tree()
+
+
+def test_what_the_agent_wrote_meanwhile_is_met_and_not_replaced(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second = backed_up(settings_for, bucket, tmp_path)
+    second.write("skills/s/7.md", "the agent's own")
+    second.write("skills/s/8.md", first.read("skills/s/8.md"))
+    second.start()
+    assert second.read("skills/s/7.md") == first.read("skills/s/7.md"), "without a base the bucket's stays"
+    assert list(conflicts(s3, bucket).values()) == [b"the agent's own"]
+
+
+def test_a_transcript_from_elsewhere_without_its_last_newline_gets_one_out_of_a_pack_as_well(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second, third = pods(settings_for, bucket, tmp_path, 3)
+    s3.put_object(Bucket=bucket, Key="user_data/ada/.claude/projects/-w/t.jsonl", Body=b'{"n": 1}')
+    for n in range(LOOSE_FILES):
+        s3.put_object(Bucket=bucket, Key=f"user_data/ada/.claude/plans/{n}.md", Body=b"%d" % n)
+    for pod in (first, second, third):
+        pod.start()
+        pod.backup()
+        assert pod.read("projects/-w/t.jsonl") == b'{"n": 1}\n'
+    assert objects(s3, bucket)["projects/-w/t.jsonl"] in (b'{"n": 1}', b'{"n": 1}\n')
+
+
+def test_a_change_of_three_files_among_five_thousand_sends_little(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second = pods(settings_for, bucket, tmp_path, 2)
+    first.start()
+    for n in range(5000):
+        first.write(f"todos/{n % 50}/{n}.json", f'{{"todo": {n}}}')
+    first.backup()
+    before = first.store.requests
+    sent = sum(flow.bytes_sent for flow in before.values())
+    received = sum(flow.bytes_received for flow in before.values())
+    for n in range(3):
+        first.write(f"todos/1/{n * 50 + 1}.json", f'{{"todo": {n}, "done": true}}')
+    assert first.backup().files == 3
+    after = first.store.requests
+    assert sum(flow.bytes_sent for flow in after.values()) - sent < 8 * 1024
+    assert sum(flow.bytes_received for flow in after.values()) - received < 8 * 1024
+    second.start()
+    assert second.tree() == first.tree()
+    assert gets(second) < 12
+
+
+def test_old_packs_go_an_hour_after_the_last_manifest_named_them(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = backed_up(settings_for, bucket, tmp_path)
+    old = pack_keys(s3, bucket)
+    many(first, stem="skills/t")
+    first.backup()
+    assert len(pack_keys(s3, bucket)) == 2, "the first one was taken in, and stays for who reads it now"
+    monkeypatch.setattr(retirement, "KEPT_SECONDS", 0)
+    first.write("plans/one.md", "more")
+    first.backup()
+    left = pack_keys(s3, bucket)
+    assert len(left) == 1
+    assert left != old
+    second.start()
+    assert second.tree() == first.tree()
+
+
+def test_what_a_crash_left_unnamed_is_removed_after_a_day(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = pods(settings_for, bucket, tmp_path, 2)
+    orphan = OWN + "packs/" + "0" * 64 + ".tar.zst"
+    s3.put_object(Bucket=bucket, Key=orphan, Body=b"left by a crash")
+    first.start()
+    many(first)
+    first.backup()
+    assert orphan in pack_keys(s3, bucket), "it may be another pod's, who names it in a moment"
+    monkeypatch.setattr(retirement, "_ORPHAN_SECONDS", -60)
+    many(first, stem="skills/more")
+    first.backup()
+    assert orphan not in pack_keys(s3, bucket)
+
+
+def test_two_pods_commit_into_one_manifest_and_neither_takes_the_other_back(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second = backed_up(settings_for, bucket, tmp_path)
+    second.start()
+    first.write("skills/s/0.md", "changed by the first")
+    first.backup()
+    second.write("plans/second.md", "of the second")  # it knows an older version of the other file
+    second.backup()
+    with second.open() as workspace:
+        entries = picture.read_if_any(workspace).files
+    head = s3.head_object(Bucket=bucket, Key="user_data/ada/.claude/skills/s/0.md")
+    assert entries["skills/s/0.md"].etag == head["ETag"]
+    assert "plans/second.md" in entries
+
+
+def test_a_missing_part_of_the_manifest_is_replaced_by_the_next_checkpoint(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second, third = pods(settings_for, bucket, tmp_path, 3)
+    first.start()
+    many(first, 400)
+    first.backup()
+    listed = s3.list_objects_v2(Bucket=bucket, Prefix=OWN + "packs/")["Contents"]
+    (part,) = [entry["Key"] for entry in listed if entry["Key"].endswith(".json.zst")]
+    s3.delete_object(Bucket=bucket, Key=part)
+    second.start()
+    assert second.tree().keys() == first.tree().keys()
+    second.write("plans/new.md", "new")
+    second.backup()
+    third.start()
+    assert third.tree().keys() == second.tree().keys()
+    assert gets(third) < 12
