@@ -44,6 +44,9 @@ class Connection:
     """
 
     def __init__(self, settings: Settings) -> None:
+        # Now, by one thread: a second one that imports it meanwhile finds the module half made.
+        import obstore.exceptions  # noqa: F401
+
         self._aws = settings.aws
         self._target = target_of(settings)
         self._sse = _encryption(settings)
