@@ -32,6 +32,7 @@ MARGIN_SECONDS = 1.0
 # What a sidecar has after its SIGTERM at the least, less the time to write the termination message.
 LEAST_SECONDS = 1.5
 _RETRY_SECONDS = (2.0, 60.0)
+_RENEWAL_SECONDS = 30.0
 
 
 def run(settings: Settings) -> int:
@@ -65,6 +66,7 @@ class _Server:
         try:
             await self._manager.start()
             self._spawn(self._watch_the_managers_tasks(), "watch-tasks")
+            self._spawn(self._keep_credentials_fresh(), "renew-credentials")
             if settings.user_id and settings.bucket:
                 self._spawn(self._sync_fixed_user(settings.user_id), "initial-sync-of-the-fixed-user")
             await self._end.wait()
@@ -112,6 +114,12 @@ class _Server:
                 if task.done():
                     self._on_root_task_end(task)
             await asyncio.sleep(1.0)
+
+    async def _keep_credentials_fresh(self) -> None:
+        """Also while nothing is written: the next flush must not begin with a token service that is away."""
+        while True:
+            await asyncio.sleep(_RENEWAL_SECONDS)
+            await self._manager.renew_credentials()
 
     async def _sync_fixed_user(self, user_id: str) -> None:
         pause_seconds, most_seconds = _RETRY_SECONDS

@@ -35,8 +35,8 @@ GAUGES: tuple[StateGauge, ...] = (
     StateGauge("backup_running", "backup_running", "1 while the backup loop runs"),
     StateGauge("draining", "draining", "1 since the pod began to end", flag=True),
     StateGauge(
-        "credential_expiry_timestamp_seconds",
-        "credential_expires_at",
+        "credentials_expiry_timestamp_seconds",
+        "credentials_end_at",
         "When the credentials for the bucket expire, in seconds since the epoch",
     ),
     StateGauge(

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sidecar import __version__
-from sidecar.area.answers import Answer, of_obstore
-from sidecar.area.credentials import crt_provider, obstore_arguments, source_of
+from sidecar.area.answers import SERVICE_MARK, Answer, of_awscrt, of_obstore, of_token_service
+from sidecar.area.credentials import crt_provider, lease_of, obstore_arguments, source_of
 from sidecar.area.failures import Failure, Where, failure
 from sidecar.area.region import region_of
 from sidecar.area.target import Target, target_of
@@ -40,10 +40,10 @@ Value = TypeVar("Value")
 class Connection:
     """Sends single requests, thread-safe, and says exactly why one failed.
 
-    ``guarded``: conditions are honoured here, as far as anybody knows.
+    ``guarded``: conditions are honoured here, as far as anybody knows. ``lasting``: see `lease_of`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, lasting: bool = False) -> None:
         # Now, by one thread: a second one that imports it meanwhile finds the module half made.
         import obstore.exceptions  # noqa: F401
 
@@ -51,7 +51,8 @@ class Connection:
         self._target = target_of(settings)
         self._sse = _encryption(settings)
         self._credentials = source_of(self._aws)
-        self._arguments = obstore_arguments(self._aws, self._target)
+        self._lease = lease_of(self._aws, self._target, lasting=lasting)
+        self._arguments = obstore_arguments(self._aws, self._lease)
         self._certificates = self._target.certificates()
         self._stores: dict[int, S3Store] = {}
         self._signed: SignedRequests | None = None
@@ -69,6 +70,24 @@ class Connection:
     def where(self, what: str, *, reads_object: bool = False) -> Where:
         target = self._target
         return Where(what, target.bucket, target.endpoint, target.region, self._credentials, reads_object)
+
+    def credentials_end_at(self) -> float | None:
+        """When the credentials end, in seconds since the epoch; None where they do not, or nobody knows."""
+        end = self._lease.ends_at if self._lease else None
+        return end.timestamp() if end else None
+
+    def renew_credentials(self, *, at_once: bool) -> None:
+        """Ask for new ones if it is time, or `at_once`; raises `Failure`, and the old ones stay."""
+        if self._lease is None:
+            return
+        try:
+            if self._lease.renew(at_once=at_once):
+                with self._lock:
+                    self._stores.clear()  # each keeps what it was given until shortly before its end
+        except Exception as error:
+            text = str(error)
+            answer = of_token_service(text) if SERVICE_MARK in text else of_awscrt(error)
+            raise failure(answer, self.where("renewing the credentials")) from error
 
     def is_proven(self) -> bool:
         """True once the other side answered as only an S3 server does.
@@ -118,7 +137,7 @@ class Connection:
                 from sidecar.area.signed import SignedRequests
 
                 self._signed = SignedRequests(
-                    self._target, crt_provider(self._aws, self._target), self._sse_headers()
+                    self._target, crt_provider(self._aws, self._target, self._lease), self._sse_headers()
                 )
             return self._signed
 

@@ -6,27 +6,24 @@
     container     AWS_CONTAINER_CREDENTIALS_FULL_URI or _RELATIVE_URI (Pod Identity, ECS)
     metadata      the instance's own, unless AWS_EC2_METADATA_DISABLED
 
-obstore finds most of them itself and starts faster with them; what it does not know comes from awscrt, which
-is imported for that alone. obstore ignores AWS_EC2_METADATA_DISABLED: we do not.
+obstore finds most of them itself and starts faster with them, but does not tell when they end: a process
+that lives long asks by itself (`lease_of`), and so does whoever needs what obstore does not know. Profiles
+are read by awscrt, which is imported for that alone. obstore ignores AWS_EC2_METADATA_DISABLED: we do not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from sidecar.area.lease import Credentials, Lease
 from sidecar.area.target import Target, profile_files
 from sidecar.errors import CredentialsMissing
 
 if TYPE_CHECKING:
     from awscrt.auth import AwsCredentialsProvider  # type: ignore[import-untyped]
-    from obstore.store import S3Credential
 
 _FETCH_SECONDS = 20
-# Keys without an end of their own are asked for again now and then: a file that was rotated is noticed.
-_LOOK_AGAIN = timedelta(minutes=15)
-_KEPT = timedelta(seconds=30)
 
 STATIC, WEB_IDENTITY, PROFILE, CONTAINER, METADATA = (
     "static",
@@ -70,8 +67,32 @@ def _both(aws: Mapping[str, str], first: str, second: str) -> None:
             )
 
 
-def obstore_arguments(aws: Mapping[str, str], target: Target) -> dict[str, Any]:
+def lease_of(aws: Mapping[str, str], target: Target, *, lasting: bool) -> Lease | None:
+    """Credentials that we ask for ourselves; None where obstore does it, or where there is nothing to ask.
+
+    Parameters
+    ----------
+    lasting: for a process that lives long; others save the imports that it takes.
+    """
+    source = source_of(aws)
+    if source == WEB_IDENTITY and (lasting or aws.get("AWS_ENDPOINT_URL_STS", "").startswith("http://")):
+        from sidecar.area.web_identity import WebIdentity
+
+        return Lease(WebIdentity(aws, target).assumed)
+    if source == CONTAINER and (lasting or aws.get("AWS_CONTAINER_AUTHORIZATION_TOKEN")):
+        from sidecar.area.container import container_credentials
+
+        return Lease(lambda: container_credentials(aws, target.ca_file))
+    if source == PROFILE:
+        provider = _profile(aws)
+        return Lease(lambda: _asked(provider))
+    return None
+
+
+def obstore_arguments(aws: Mapping[str, str], lease: Lease | None) -> dict[str, Any]:
     """The arguments with which an obstore store finds its credentials."""
+    if lease is not None:
+        return {"credential_provider": lease.for_obstore}
     source = source_of(aws)
     if source == STATIC:
         config = {
@@ -81,14 +102,12 @@ def obstore_arguments(aws: Mapping[str, str], target: Target) -> dict[str, Any]:
         if token := aws.get("AWS_SESSION_TOKEN"):
             config["session_token"] = token
         return {"config": config}
-    if source == WEB_IDENTITY and not aws.get("AWS_ENDPOINT_URL_STS", "").startswith("http://"):
+    if source == WEB_IDENTITY:
         return {"config": _web_identity(aws)}
-    if source == CONTAINER and not aws.get("AWS_CONTAINER_AUTHORIZATION_TOKEN"):
+    if source == CONTAINER:
         return {"config": _container(aws)}
-    if source == METADATA:
-        address = aws.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
-        return {"config": {"metadata_endpoint": address} if address else {}}
-    return {"credential_provider": _asking(crt_provider(aws, target))}
+    address = aws.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
+    return {"config": {"metadata_endpoint": address} if address else {}}
 
 
 def _web_identity(aws: Mapping[str, str]) -> dict[str, str]:
@@ -111,15 +130,17 @@ def _container(aws: Mapping[str, str]) -> dict[str, str]:
     return {option: aws[name] for option, name in names.items() if aws.get(name)}
 
 
-def crt_provider(aws: Mapping[str, str], target: Target) -> Callable[[], AwsCredentialsProvider]:
+def crt_provider(
+    aws: Mapping[str, str], target: Target, lease: Lease | None = None
+) -> Callable[[], AwsCredentialsProvider]:
     """The same credentials for awscrt's requests: what is called before each of them."""
     from awscrt.auth import AwsCredentialsProvider
 
     source = source_of(aws)
-    if source == WEB_IDENTITY:
-        from sidecar.area.web_identity import WebIdentity
-
-        return WebIdentity(aws, target).provider
+    if source in (WEB_IDENTITY, CONTAINER):
+        shared = lease or lease_of(aws, target, lasting=True)
+        assert shared is not None
+        return shared.for_awscrt
     if source == STATIC:
         fixed = AwsCredentialsProvider.new_static(
             aws["AWS_ACCESS_KEY_ID"], aws["AWS_SECRET_ACCESS_KEY"], aws.get("AWS_SESSION_TOKEN")
@@ -153,23 +174,6 @@ def _profile(aws: Mapping[str, str]) -> AwsCredentialsProvider:
     return AwsCredentialsProvider.new_chain(made)
 
 
-def _asking(provider: Callable[[], AwsCredentialsProvider]) -> Callable[[], S3Credential]:
-    """obstore's way to ask; it asks again when the last answer has expired."""
-
-    kept: list[tuple[datetime, S3Credential]] = []
-
-    def ask() -> S3Credential:
-        now = datetime.now(UTC)
-        # Near its end a credential is asked for before each request: not each may start a process.
-        if not kept or now - kept[0][0] > _KEPT:
-            got = provider().get_credentials().result(_FETCH_SECONDS)
-            answer: S3Credential = {
-                "access_key_id": got.access_key_id,
-                "secret_access_key": got.secret_access_key,
-                "token": got.session_token,
-                "expires_at": got.expiration or now + _LOOK_AGAIN,
-            }
-            kept[:] = [(now, answer)]
-        return kept[0][1]
-
-    return ask
+def _asked(provider: AwsCredentialsProvider) -> Credentials:
+    got = provider.get_credentials().result(_FETCH_SECONDS)
+    return Credentials(got.access_key_id, got.secret_access_key, got.session_token, got.expiration)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.area.connection import Connection
 from sidecar.area.download import Download, read_range
+from sidecar.area.failures import Failure
 from sidecar.area.heads import head
 from sidecar.area.listing import check, listing
 from sidecar.area.objects import Condition, Listing, ObjectHead, Source
@@ -37,12 +38,15 @@ class Store:
         self._carrier = carrier
 
     @classmethod
-    def connect(cls, settings: Settings, outage_seconds: float = OUTAGE_SECONDS) -> Store:
+    def connect(
+        cls, settings: Settings, outage_seconds: float = OUTAGE_SECONDS, *, lasting: bool = False
+    ) -> Store:
         """The store that `settings` name. Sends nothing yet.
 
         Parameters
         ----------
         outage_seconds: how long each operation goes on trying without any progress.
+        lasting: for a process that lives long: it knows when its credentials end, and renews them before.
 
         Raises
         ------
@@ -50,7 +54,7 @@ class Store:
         SettingsError: an endpoint, a certificate file or an option that cannot be used; no s5cmd, where that
             is the engine.
         """
-        connection = Connection(settings)
+        connection = Connection(settings, lasting=lasting)
         if settings.engine == "native":
             return cls(connection, outage_seconds)
         from sidecar.area.s5cmd.carrier import Carrier
@@ -83,6 +87,23 @@ class Store:
     def requests(self) -> dict[str, Flow]:
         """Requests and bytes so far, by operation: list, head, get, put, part, delete, other."""
         return self._connection.traffic.snapshot()
+
+    @property
+    def credentials_end_at(self) -> float | None:
+        """When the credentials end, in seconds since the epoch; None where they do not, or nobody knows."""
+        return self._connection.credentials_end_at()
+
+    def renew_credentials(self, *, at_once: bool = False) -> None:
+        """Ask for new credentials if these end soon, or `at_once`; blocks.
+
+        Raises
+        ------
+        CredentialsMissing, CredentialsRefused, StoreUnreachable: they stay what they are.
+        """
+        try:
+            self._connection.renew_credentials(at_once=at_once)
+        except Failure as failed:
+            raise failed.error from failed
 
     @property
     def moved_at(self) -> float:

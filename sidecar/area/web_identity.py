@@ -1,27 +1,22 @@
-"""A role's credentials for the token that Kubernetes mounts (IRSA), for awscrt's requests.
+"""A role's credentials for the token that Kubernetes mounts (IRSA).
 
 awscrt's own provider does not know ``AWS_ENDPOINT_URL_STS``, and a private endpoint is common where pods have
-no way to the internet; obstore's knows it, if it is an https address.
+no way to the internet; obstore's knows it, if it is an https address, and does not tell when they end.
 https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
 """
 
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sidecar.area.answers import SERVICE_MARK
+from sidecar.area.lease import Credentials
 from sidecar.area.target import Target
 
-if TYPE_CHECKING:
-    from awscrt.auth import AwsCredentialsProvider  # type: ignore[import-untyped]
-
 _TIMEOUT_SECONDS = 10
-_MARGIN = timedelta(minutes=5)
 _FIELDS = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
 
 
@@ -36,54 +31,21 @@ class TokenServiceError(Exception):
 
 
 class WebIdentity:
-    """The role that `aws` names, assumed anew shortly before its credentials end."""
+    """The role that `aws` names."""
 
     def __init__(self, aws: Mapping[str, str], target: Target) -> None:
         self._aws = aws
         self._target = target
-        self._lock = threading.Lock()
-        self._provider: AwsCredentialsProvider | None = None
-        self._until = datetime.now(UTC)
 
-    def provider(self) -> AwsCredentialsProvider:
-        """awscrt's view of credentials that are good now; raises `TokenServiceError`."""
-        from awscrt.auth import AwsCredentials, AwsCredentialsProvider
-
-        with self._lock:
-            if self._provider is None or self._until - _MARGIN < datetime.now(UTC):
-                key, secret, token, end = self._assumed()
-                self._until = datetime.fromisoformat(end.replace("Z", "+00:00"))
-                credentials = AwsCredentials(key, secret, token, self._until)
-                self._provider = AwsCredentialsProvider.new_delegate(lambda: credentials)
-            return self._provider
-
-    def _assumed(self) -> list[str]:
-        answer = self._post()
+    def assumed(self) -> Credentials:
+        """Its credentials, asked for now; raises `TokenServiceError`."""
+        answer = answered(self._endpoint(), self._form(), {}, self._target.ca_file)
         found = [re.search(f"<{name}>([^<]+)</{name}>", answer) for name in _FIELDS]
         values = [match.group(1) for match in found if match]
         if len(values) < len(_FIELDS):
             raise TokenServiceError(502, "", "its answer holds no credentials")
-        return values
-
-    def _post(self) -> str:
-        import ssl
-        import urllib.error
-        import urllib.request
-
-        endpoint = self._endpoint()
-        request = urllib.request.Request(endpoint, self._form())  # noqa: S310 - our own setting
-        secure = endpoint.startswith("https:")
-        context = ssl.create_default_context(cafile=self._target.ca_file) if secure else None
-        try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS, context=context) as answer:  # noqa: S310
-                text: str = answer.read(65536).decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                code = re.search(rb"<Code>(\w+)</Code>", error.read(65536))
-            raise TokenServiceError(error.code, code.group(1).decode() if code else "", "") from error
-        except OSError as error:
-            raise TokenServiceError(0, "", str(error)) from error
-        return text
+        key, secret, token, end = values
+        return Credentials(key, secret, token, datetime.fromisoformat(end.replace("Z", "+00:00")))
 
     def _endpoint(self) -> str:
         suffix = ".cn" if self._target.region.startswith("cn-") else ""
@@ -105,3 +67,34 @@ class WebIdentity:
             "WebIdentityToken": token,
         }
         return urlencode(form).encode()
+
+
+def answered(
+    url: str, form: bytes | None, headers: Mapping[str, str], ca_file: str | None, *, by_proxy: bool = True
+) -> str:
+    """What a credential service at `url` answers; raises `TokenServiceError`.
+
+    Parameters
+    ----------
+    form: is posted; None: the answer is got.
+    by_proxy: False for a service of the node, which no proxy can reach.
+    """
+    import ssl
+    import urllib.error
+    import urllib.request
+
+    context = ssl.create_default_context(cafile=ca_file) if url.startswith("https:") else None
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=context)]
+    if not by_proxy:
+        handlers.append(urllib.request.ProxyHandler({}))
+    try:
+        request = urllib.request.Request(url, form, dict(headers))  # noqa: S310 - our own setting
+        with urllib.request.build_opener(*handlers).open(request, timeout=_TIMEOUT_SECONDS) as answer:
+            text: str = answer.read(65536).decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            code = re.search(rb"<Code>(\w+)</Code>", error.read(65536))
+        raise TokenServiceError(error.code, code.group(1).decode() if code else "", "") from error
+    except (OSError, ValueError) as error:
+        raise TokenServiceError(0, "", str(error)) from error
+    return text

@@ -32,7 +32,7 @@ OUTAGE_SECONDS = 10.0
 
 def connect(settings: Settings) -> Store:
     """The store for a process that lives long."""
-    return Store.connect(settings, outage_seconds=OUTAGE_SECONDS)
+    return Store.connect(settings, outage_seconds=OUTAGE_SECONDS, lasting=True)
 
 
 class ClaudeSyncManager:
@@ -59,6 +59,7 @@ class ClaudeSyncManager:
         self._loop_task: asyncio.Task[None] | None = None
         self._draining = ""
         self._drained_at = 0.0
+        self._renewal: asyncio.Task[None] | None = None
         self._owners: frozenset[str] = frozenset()
 
     # -- the life of the manager
@@ -165,12 +166,18 @@ class ClaudeSyncManager:
         if not self._draining:
             log.info("Draining: %s", reason)
             self._drained_at = time.monotonic()
+            # What is left of the pod's life must not end with its credentials.
+            self._renewal = asyncio.create_task(self.renew_credentials(at_once=True), name="renewal")
         self._draining = reason
         for user in self._users.values():
             user.flushing.draining = True
             user.changed()
         if self._settings.sync_delay_seconds is None:
             self._interval.want()
+
+    async def renew_credentials(self, *, at_once: bool = False) -> None:
+        """Renew the credentials for the bucket if they end soon, or `at_once`; a failure is said once."""
+        await self._shared.renew_credentials(at_once=at_once)
 
     async def last_backup(self, deadline: float) -> list[BackupResult]:
         """Everything durable, then a checkpoint, of every connected user.
@@ -225,6 +232,7 @@ class ClaudeSyncManager:
             "users": {user.user_id: user.stats() for user in users},
         }
         if store := self._shared.store:
+            known["credentials_end_at"] = store.credentials_end_at
             known["conditions_honoured"] = not self._shared.weak_guard
             known["engine"] = {"name": settings.engine, **store.carried}
             known["requests"] = {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from sidecar.area.keys import AreaKeys
 from sidecar.area.store import Store
 from sidecar.area.traffic import Listener
-from sidecar.errors import AccessDenied
+from sidecar.errors import AccessDenied, SidecarError
 from sidecar.logs import log
 from sidecar.settings import Settings
 from sidecar.sync.threads import in_thread
@@ -34,6 +35,7 @@ class SharedStore:
         self._connect = connect
         self._listener = listener
         self._lock = asyncio.Lock()
+        self._renewal_failed = False
 
     async def connected(self, user_id: str) -> Store:
         """The store; `user_id`'s area is where it is asked whether it honours conditions.
@@ -53,6 +55,19 @@ class SharedStore:
         if self.store is None:
             return ""
         return self.store.weaker_guard if self.store.guarded else WEAK_GUARD
+
+    async def renew_credentials(self, *, at_once: bool) -> None:
+        """Renew the credentials if they end soon, or `at_once`; the old ones stay where that fails."""
+        store = self.store
+        if store is None:
+            return
+        try:
+            await in_thread(lambda: store.renew_credentials(at_once=at_once), "renew-credentials")
+            self._renewal_failed = False
+        except SidecarError as error:
+            level = logging.DEBUG if self._renewal_failed else logging.WARNING
+            self._renewal_failed = True
+            log.log(level, "The credentials were not renewed, the old ones stay until they end: %s", error)
 
     def _connect_and_probe(self, user_id: str) -> Store:
         store = self._connect(self._settings)

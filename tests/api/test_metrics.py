@@ -40,7 +40,7 @@ def fed() -> Metrics:
     manager._users.append("ada")
     manager.more_stats = {
         "draining": "preStop",
-        "credential_expires_at": 2000.0,
+        "credentials_end_at": 2000.0,
         "conditions_honoured": True,
         "journal_enabled": True,
         "watching": True,
@@ -151,7 +151,7 @@ def test_a_checkpoint_says_what_is_refused_now_not_what_ever_was() -> None:
 def test_what_is_not_known_is_absent_and_not_zero() -> None:
     metrics = Metrics()
     metrics.watch(MemoryManager())
-    for name in ("unsynced_bytes", "conditions_honoured", "credential_expiry_timestamp_seconds"):
+    for name in ("unsynced_bytes", "conditions_honoured", "credentials_expiry_timestamp_seconds"):
         assert value(metrics, name) is None
     assert value(metrics, "oldest_unsynced_age_seconds") is None
     assert value(metrics, "ready") == 1

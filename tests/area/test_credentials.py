@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sidecar.area.container import container_credentials
 from sidecar.area.credentials import source_of
 from sidecar.area.store import Store
 from sidecar.errors import CredentialsMissing, CredentialsRefused, StoreUnreachable
@@ -32,6 +34,7 @@ STS_ANSWER = b"""<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityRe
 <AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>secret</SecretAccessKey><SessionToken>of-the-role</SessionToken>
 <Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleWithWebIdentityResult>
 </AssumeRoleWithWebIdentityResponse>"""
+END = datetime(2099, 1, 1, tzinfo=UTC).timestamp()
 CONTAINER_ANSWER = json.dumps(
     {
         "AccessKeyId": "ASIAPOD",
@@ -89,11 +92,11 @@ def s3_proxy(moto_server: Server) -> Iterator[FaultProxy]:
 def connect(
     s3_proxy: FaultProxy, moto_server: Server, settings_for: Callable[..., Settings]
 ) -> Callable[..., Store]:
-    def make(**aws: str | None) -> Store:
+    def make(lasting: bool = False, **aws: str | None) -> Store:
         settings = settings_for(
             "credentials", server=moto_server, endpoint=s3_proxy.endpoint, aws={**NOTHING, **aws}
         )
-        return Store.connect(settings, outage_seconds=0)
+        return Store.connect(settings, outage_seconds=0, lasting=lasting)
 
     return make
 
@@ -132,6 +135,7 @@ def token(tmp_path: Path) -> str:
     return str(tmp_path / "token")
 
 
+@pytest.mark.parametrize("lasting", [True, False], ids=["lasting", "short-lived"])
 @pytest.mark.parametrize("secure", [True, False])
 def test_a_role_is_assumed_with_the_mounted_token(
     connect: Callable[..., Store],
@@ -139,10 +143,12 @@ def test_a_role_is_assumed_with_the_mounted_token(
     certificates: Certificates,
     token: str,
     secure: bool,
+    lasting: bool,
 ) -> None:
     with FaultProxy(None, tls=certificates.context if secure else None) as sts:
         sts.on("POST", giving(STS_ANSWER), times=None)
         store = connect(
+            lasting,
             AWS_ROLE_ARN=ROLE["AWS_ROLE_ARN"],
             AWS_WEB_IDENTITY_TOKEN_FILE=token,
             AWS_ENDPOINT_URL_STS=sts.endpoint,
@@ -151,12 +157,18 @@ def test_a_role_is_assumed_with_the_mounted_token(
         both_engines(store)
         asked = [request.target + request.body.decode() for request in sts.seen()]
     assert signed_by(s3_proxy) == {("ASIAROLE", "of-the-role")}
-    assert 1 <= len(asked) <= 2
+    assert len(asked) == 1 if lasting else 1 <= len(asked) <= 2
+    assert store.credentials_end_at == (END if lasting or not secure else None)
     assert all("header.payload.signature" in text and "role%2Fr" in text for text in asked)
 
 
+@pytest.mark.parametrize("lasting", [True, False], ids=["lasting", "short-lived"])
 def test_a_pod_identity_is_asked_for_with_the_mounted_token(
-    connect: Callable[..., Store], s3_proxy: FaultProxy, token: str, monkeypatch: pytest.MonkeyPatch
+    connect: Callable[..., Store],
+    s3_proxy: FaultProxy,
+    token: str,
+    monkeypatch: pytest.MonkeyPatch,
+    lasting: bool,
 ) -> None:
     with FaultProxy(None) as agent:
         agent.on("GET", giving(CONTAINER_ANSWER), times=None)
@@ -166,8 +178,10 @@ def test_a_pod_identity_is_asked_for_with_the_mounted_token(
         }
         for name, value in aws.items():  # awscrt reads the process's own
             monkeypatch.setenv(name, value)
-        both_engines(connect(**aws))
+        store = connect(lasting, **aws)
+        both_engines(store)
         assert {r.headers["authorization"] for r in agent.seen()} == {"header.payload.signature"}
+        assert store.credentials_end_at == (END if lasting else None)
     assert signed_by(s3_proxy) == {("ASIAPOD", "of-the-pod")}
 
 
@@ -321,4 +335,84 @@ def test_a_token_service_that_is_away_is_an_outage(connect: Callable[..., Store]
         )
         for exact in (False, True):
             with pytest.raises(StoreUnreachable):
+                store.list("p/", exact=exact)
+
+
+def test_static_keys_have_no_end(connect: Callable[..., Store]) -> None:
+    store = connect(lasting=True, **STATIC)
+    both_engines(store)
+    store.renew_credentials(at_once=True)
+    assert store.credentials_end_at is None
+
+
+def test_the_end_of_what_a_process_gives_is_known(
+    connect: Callable[..., Store], s3_proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = {"Version": 1, "AccessKeyId": "AKIAPROCESS", "SecretAccessKey": "s", "SessionToken": "t"}
+    (tmp_path / "answer").write_text(json.dumps({**answer, "Expiration": "2099-01-01T00:00:00Z"}))
+    files = profile(tmp_path, f"[profile work]\ncredential_process = cat {tmp_path}/answer\n")
+    for name, value in files.items():
+        monkeypatch.setenv(name, value)
+    store = connect(lasting=True, **files, AWS_PROFILE="work")
+    store.list("p/")
+    assert store.credentials_end_at == END
+
+
+def test_renewed_credentials_sign_the_next_request(
+    connect: Callable[..., Store], s3_proxy: FaultProxy, token: str
+) -> None:
+    with FaultProxy(None) as sts:
+        sts.on("POST", giving(STS_ANSWER), times=1)
+        sts.on("POST", giving(STS_ANSWER.replace(b"ASIAROLE", b"ASIANEXT")), times=1)
+        store = connect(
+            lasting=True,
+            AWS_ROLE_ARN=ROLE["AWS_ROLE_ARN"],
+            AWS_WEB_IDENTITY_TOKEN_FILE=token,
+            AWS_ENDPOINT_URL_STS=sts.endpoint,
+        )
+        both_engines(store)
+        store.renew_credentials()  # they are good for years
+        assert signed_by(s3_proxy) == {("ASIAROLE", "of-the-role")}
+        store.renew_credentials(at_once=True)
+        begun = len(s3_proxy.seen())
+        both_engines(store)
+        keys = {r.headers["authorization"].partition("Credential=")[2][:8] for r in s3_proxy.seen()[begun:]}
+        assert keys == {"ASIANEXT"}
+        sts.on("POST", faults.answer(403, "AccessDenied", "no more"), times=None)
+        with pytest.raises(CredentialsRefused, match="trust policy"):
+            store.renew_credentials(at_once=True)
+        both_engines(store)  # the old ones stay
+
+
+def test_no_proxy_is_asked_for_a_service_of_the_node(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with FaultProxy(None) as agent:
+        agent.on("GET", giving(CONTAINER_ANSWER), times=None)
+        aws = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{agent.endpoint}/v1/credentials"}
+        assert container_credentials(aws, None).key_id == "ASIAPOD"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (faults.answer(403, "AccessDenied", "no"), CredentialsRefused),
+        (faults.answer(500, "Oops", "no"), StoreUnreachable),
+        (giving(b"not json"), StoreUnreachable),
+        (giving(b"{}"), StoreUnreachable),
+        (giving(b"[]"), StoreUnreachable),
+    ],
+    ids=["refused", "broken", "no JSON", "nothing in it", "a list"],
+)
+def test_what_a_pod_identity_answers_instead_of_credentials(
+    connect: Callable[..., Store], token: str, answer: faults.Fault, error: type[Exception]
+) -> None:
+    with FaultProxy(None) as agent:
+        agent.on("GET", answer, times=None)
+        store = connect(
+            lasting=True,
+            AWS_CONTAINER_CREDENTIALS_FULL_URI=f"{agent.endpoint}/v1/credentials",
+            AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=token,
+        )
+        for exact in (False, True):
+            with pytest.raises(error, match="no credentials for the bucket"):
                 store.list("p/", exact=exact)

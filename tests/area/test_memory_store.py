@@ -94,6 +94,11 @@ NOT_MODELLED = {
     "probe_conditional_delete",
     "children",
     "listen",
+    "weaker_guard",
+    "carried",
+    "moved_at",
+    "credentials_end_at",
+    "renew_credentials",
 }
 
 
