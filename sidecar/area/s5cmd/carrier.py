@@ -96,6 +96,7 @@ class Carrier:
         """The object at `key` to `path`, whichever version it is; raises Failure, StagingFull."""
         url = f"s3://{self._connection.target.bucket}/{key}"
         parts = max(1, -(-size_bytes // _PART_BYTES))
+        self._connection.traffic.count("head")  # it looks how large the object is
         self._connection.traffic.count("get", requests=parts, received=size_bytes)
         self._carry(f"reading {url}", ["cp", "--raw", url, str(path)], path, size_bytes)
         self._count("down")
