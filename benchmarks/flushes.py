@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import workloads
+from benchmarks import gauges, workloads
 from benchmarks.arena import Arena, Defect, Sample
 from benchmarks.counting import Traffic, Wiretap
 from benchmarks.peers import USER, ClaudeSidecar
@@ -27,6 +29,21 @@ class Flush(ClaudeSidecar):
     def measure(
         self, arena: Arena, endpoint: str, tap: Wiretap | None = None
     ) -> tuple[Sample, Traffic | None]:
+        with self.running(arena, endpoint) as (sidecar, home):
+            self._flush(sidecar, home, 1)
+            if tap:
+                tap.take()
+            assert sidecar.process
+            pid = sidecar.process.pid
+            cpu_before, began = gauges.threads_cpu_seconds(pid), time.monotonic()
+            self._flush(sidecar, home, 2)
+            wall = time.monotonic() - began
+            cpu = gauges.threads_cpu_seconds(pid) - cpu_before
+            return Sample(wall, cpu, gauges.peak_kib(pid)), tap.take() if tap else None
+
+    @contextlib.contextmanager
+    def running(self, arena: Arena, endpoint: str) -> Iterator[tuple[Sidecar, Path]]:
+        """A sidecar that is ready, and its own copy of the arena's home."""
         site = arena.empty_site(self)
         home = site.state / "home"
         shutil.copytree(arena.home, home)
@@ -39,33 +56,11 @@ class Flush(ClaudeSidecar):
         )
         with Sidecar(environ_of(settings), site.state / "log") as sidecar:
             sidecar.wait_for("/readyz", seconds=120)
-            self._flush(sidecar, home, 1)
-            if tap:
-                tap.take()
-            assert sidecar.process
-            cpu_before, began = _cpu_seconds(sidecar.process.pid), time.monotonic()
-            self._flush(sidecar, home, 2)
-            wall = time.monotonic() - began
-            cpu = _cpu_seconds(sidecar.process.pid) - cpu_before
-            sample = Sample(wall, cpu, peak_kib(sidecar.process.pid))
-            traffic = tap.take() if tap else None
+            yield sidecar, home
         arena.drop(site)
-        return sample, traffic
 
     def _flush(self, sidecar: Sidecar, home: Path, number: int) -> None:
         workloads.append(home, number)
         status, body = sidecar.call("POST", "/v1/sync?wait=durable")
         if status != 200 or not body.get("durable"):
             raise Defect(f"the flush answered {status}: {body}")
-
-
-def peak_kib(pid: int) -> int:
-    """The most memory that the process held, ever."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0])
-
-
-def _cpu_seconds(pid: int) -> float:
-    """With the scheduler's precision; the clock's ticks are ten milliseconds long."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9

@@ -14,6 +14,7 @@ import functools
 import os
 import platform
 import random
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -58,6 +59,9 @@ def run(options: argparse.Namespace) -> int:
     if options.quick:
         options.rounds = options.long_rounds = 1
         print(f"A smoke test: the trees are a {SHRINK}th of what the rows say.\n")
+    if lacking := _lacks_room(options):
+        print(lacking)
+        return 2
     comparison = compare(options, [TOOLS[name] for name in options.peers])
     print(report.markdown(comparison))
     if options.json:
@@ -171,11 +175,26 @@ def _add(result: Result, sample: Sample) -> None:
     result.peak_kib.append(sample.peak_kib)
 
 
+def _lacks_room(options: argparse.Namespace) -> str:
+    """A sentence where the trees, what every tool stores of them and what is restored do not fit."""
+    names = {ROWS[name].workload for name in options.only or ROWS}
+    needed = (6 if "transcripts" in names else 1) * 2**30 // (SHRINK if options.quick else 1)
+    free = shutil.disk_usage(options.directory).free
+    if free >= needed:
+        return ""
+    return (
+        f"{options.directory} has {free / 2**30:.1f} GiB free and needs {needed / 2**30:.1f}; "
+        "name another directory with --directory, best in memory."
+    )
+
+
 def _machine() -> str:
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     model = names[0].partition(":")[2].strip() if names else platform.machine()
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} CPUs ({model}), {gib:.0f} GiB, Python {platform.python_version()}"
+    load = os.getloadavg()[0]  # of others: nothing of ours has run yet
+    cpus = f"{os.cpu_count()} CPUs ({model}), {gib:.0f} GiB"
+    return f"{cpus}, Python {platform.python_version()}, load {load:.1f} before the start"
 
 
 def _say(line: str) -> None:

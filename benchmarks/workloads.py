@@ -11,7 +11,7 @@ import itertools
 import os
 import random
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def small(directory: Path, shrink: int = 1, count: int = 5000) -> None:
     count //= shrink
     text = Text(f"small {count}", 2 * MIB)
     for number, size in enumerate(text.sizes(count, count * 1536, 0.8)):
-        _write(directory / _small_name(text, number), [text.words(size).encode()], number)
+        write(directory / _small_name(text, number), [text.words(size).encode()], number)
 
 
 def mixed(directory: Path, shrink: int = 1) -> None:
@@ -90,24 +90,24 @@ def mixed(directory: Path, shrink: int = 1) -> None:
     text = Text("mixed", 8 * MIB)
     transcripts = count // 20
     for number, size in enumerate(text.sizes(transcripts, total_bytes * 5 // 6, 1.0)):
-        _write(directory / f"projects/-w-{number % 8}/{text.identity()}.jsonl", text.lines(size), number)
+        write(directory / f"projects/-w-{number % 8}/{text.identity()}.jsonl", text.lines(size), number)
     sizes = text.sizes(count - transcripts, total_bytes - total_bytes * 5 // 6, 1.0)
     for number, size in enumerate(sizes, start=transcripts):
-        _write(directory / _small_name(text, number), [text.words(size).encode()], number)
+        write(directory / _small_name(text, number), [text.words(size).encode()], number)
 
 
 def transcripts(directory: Path, shrink: int = 1) -> None:
     """24 files of 3 to 70 MiB."""
     text = Text("transcripts", 32 * MIB // shrink)
     for number, size in enumerate(text.sizes(24, 600 * MIB // shrink, 0.7)):
-        _write(directory / f"projects/-w-{number % 6}/{text.identity()}.jsonl", text.lines(size), number)
+        write(directory / f"projects/-w-{number % 6}/{text.identity()}.jsonl", text.lines(size), number)
 
 
 def one_transcript(directory: Path, shrink: int = 1, size_bytes: int = 40 * MIB) -> None:
     """Grown by `append`, and by nothing else."""
     size_bytes //= shrink
     text = Text("one transcript", min(size_bytes, 32 * MIB))
-    _write(directory / APPENDED, text.lines(size_bytes), 0)
+    write(directory / APPENDED, text.lines(size_bytes), 0)
 
 
 def append(directory: Path, round_number: int, size_bytes: int = 4 * KIB) -> None:
@@ -145,7 +145,8 @@ def _small_name(text: Text, number: int) -> str:
     return names[number % len(names)]
 
 
-def _write(file: Path, pieces: Iterator[bytes] | list[bytes], number: int) -> None:
+def write(file: Path, pieces: Iterable[bytes], number: int) -> None:
+    """`pieces` as the file, and its `number` as its age."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("wb") as opened:
         opened.writelines(pieces)

@@ -25,8 +25,8 @@ TINY = Workload("small", "some files", lambda directory, shrink: small(directory
 
 
 @pytest.fixture(scope="module")
-def arena() -> Iterator[Arena]:
-    with Arena(TINY) as arena:
+def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    with Arena(TINY, tmp_path_factory.mktemp("arena")) as arena:
         yield arena
 
 
@@ -51,15 +51,9 @@ class Absent(S5cmd):
         return None
 
 
-def options(*only: str, **more: object) -> Namespace:
-    common = {
-        "quick": False,
-        "rounds": 1,
-        "long_rounds": 1,
-        "round_trips": "0",
-        "directory": Path("/dev/shm"),
-    }
-    return Namespace(**{**common, "only": [*only], **more})
+def options(directory: Path, *only: str) -> Namespace:
+    common = {"quick": False, "rounds": 1, "long_rounds": 1, "round_trips": "0"}
+    return Namespace(**common, directory=directory, only=[*only])
 
 
 def test_the_trees_are_the_same_bytes_on_every_machine(tmp_path: Path) -> None:
@@ -140,15 +134,23 @@ def test_a_restore_that_restored_nothing_is_a_defect(arena: Arena) -> None:
 
 
 def test_what_failed_and_what_is_missing_is_named_and_the_others_go_on(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(speed.WORKLOADS, "small", TINY)
-    comparison = speed.compare(options("backup-small"), [S5cmd(), Idle(("false",)), Absent()])
+    comparison = speed.compare(options(tmp_path, "backup-small"), [S5cmd(), Idle(("false",)), Absent()])
     said = report.markdown(comparison)
     assert "**Missing here: absent.**" in said
     assert "**idle failed in backup-small:** exit 1" in said
     assert comparison.find("backup-small", "s5cmd", 0)
     assert not comparison.find("backup-small", "idle", 0)
+
+
+def test_a_directory_that_is_too_small_is_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(speed.shutil, "disk_usage", lambda _: Namespace(free=2**30 - 1))
+    assert speed.run(Namespace(**vars(options(tmp_path, "empty")), peers=["s5cmd"])) == 2
+    assert "has 1.0 GiB free and needs 1.0; name another directory" in capsys.readouterr().out
 
 
 def test_a_process_is_measured_with_all_that_it_started(arena: Arena) -> None:
