@@ -7,7 +7,6 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,14 @@ from sidecar.area.objects import IfAbsent, IfMatch
 from sidecar.area.s5cmd import batch, credentials
 from sidecar.area.s5cmd.answers import of_s5cmd
 from sidecar.area.s5cmd.batch import Batch
-from sidecar.area.s5cmd.credentials import Credentials, Lender
 from sidecar.area.s5cmd.staging import Staging
 from sidecar.area.store import Store
 from sidecar.area.target import target_of
 from sidecar.settings import Settings
 from tests import faults
+from tests.area.test_credentials import NOTHING, ROLE, STS_ANSWER, giving, signed_by
 from tests.fault_proxy import Response
-from tests.servers import FaultProxy
+from tests.servers import FaultProxy, Server, client
 
 KEY = "user_data/ada/.claude/plans/a.md"
 WHERE = Where("reading s3://b/k", "b", "http://127.0.0.1:1", "us-east-1")
@@ -219,8 +218,8 @@ def test_s5cmd_is_lent_what_we_found_and_sees_nothing_else_of_ours(
     monkeypatch.setenv("CLAUDE_SIDECAR_JWT_SECRET_FILE", "/secret")
     settings = settings_for("bucket")
     target = target_of(settings)
-    lent = Lender(settings.aws).lent(target, WHERE)
-    environ = lent.environ(target, settings.aws, tmp_path)
+    lent = credentials.lent(credentials.lease(settings.aws, target), WHERE)
+    environ = credentials.environ(lent, target, settings.aws, tmp_path)
     assert environ["S3_ENDPOINT_URL"] == target.endpoint
     assert environ["AWS_SECRET_ACCESS_KEY"] == settings.aws["AWS_SECRET_ACCESS_KEY"]
     assert environ["AWS_CONFIG_FILE"] == environ["AWS_SHARED_CREDENTIALS_FILE"] == os.devnull
@@ -228,24 +227,50 @@ def test_s5cmd_is_lent_what_we_found_and_sees_nothing_else_of_ours(
     assert settings.aws["AWS_SECRET_ACCESS_KEY"] not in repr(lent)
 
 
-def test_credentials_are_found_anew_before_they_end(
-    settings_for: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def credentials_proxy(moto_server: Server) -> Iterator[FaultProxy]:
+    """In front of a server that checks no secret: what a request was signed with is looked at here."""
+    outside = client(moto_server)
+    outside.create_bucket(Bucket="lent")
+    outside.close()
+    with FaultProxy(moto_server.endpoint) as proxy:
+        yield proxy
+
+
+def test_a_role_is_assumed_by_us_and_its_credentials_are_lent(
+    settings_for: Callable[..., Settings],
+    moto_server: Server,
+    credentials_proxy: FaultProxy,
+    tmp_path: Path,
 ) -> None:
-    settings = settings_for("bucket")
-    now, made = datetime.now(UTC), []
+    (tmp_path / "token").write_text("header.payload.signature")
+    with FaultProxy(None) as sts:
+        sts.on("POST", giving(STS_ANSWER), times=None)
+        aws = {
+            **NOTHING,
+            "AWS_ROLE_ARN": ROLE["AWS_ROLE_ARN"],
+            "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"),
+            "AWS_ENDPOINT_URL_STS": sts.endpoint,
+        }
+        endpoint = credentials_proxy.endpoint
+        settings = settings_for("lent", server=moto_server, endpoint=endpoint, aws=aws, engine="s5cmd")
+        Store.connect(settings, outage_seconds=0).put(KEY, b"body", condition=IfAbsent(), metadata={})
+    assert credentials_proxy.seen("PUT", KEY)
+    assert signed_by(credentials_proxy) == {("ASIAROLE", "of-the-role")}
 
-    def found(self: Lender, target: Any, where: Any) -> Credentials:
-        until = now + timedelta(minutes=[4, 60][len(made)])
-        made.append(until)
-        return Credentials(f"key-{len(made)}", "secret", None, until)
 
-    monkeypatch.setattr(credentials.Lender, "_found", found)
-    lender = Lender(settings.aws)
-    target = target_of(settings)
-    assert [lender.lent(target, WHERE).key_id for _ in range(3)] == ["key-1", "key-2", "key-2"]
-    with pytest.raises(IndexError):
-        lender.forget()
-        lender.lent(target, WHERE)
+def test_credentials_that_were_refused_are_asked_for_again(
+    settings_for: Callable[..., Settings], moto_server: Server, credentials_proxy: FaultProxy
+) -> None:
+    endpoint = credentials_proxy.endpoint
+    settings = settings_for("lent", server=moto_server, endpoint=endpoint, engine="s5cmd")
+    store = Store.connect(settings, outage_seconds=0)
+    credentials_proxy.on("PUT", faults.answer(400, "ExpiredToken"), part="a.md")
+    key = KEY.replace("ada", "bob")
+    with pytest.raises(errors.CredentialsRefused, match="expired"):
+        store.put(key, b"body", condition=IfAbsent(), metadata={})
+    store.put(key, b"body", condition=IfAbsent(), metadata={})
+    assert store.carried == {"up": 1}
 
 
 # -- the process itself, with a program that does as it is told

@@ -14,7 +14,7 @@ from sidecar.area.failures import Failure, failure
 from sidecar.area.objects import Condition, IfAbsent
 from sidecar.area.s5cmd.answers import EXISTS, is_of_staging, of_s5cmd
 from sidecar.area.s5cmd.batch import IDLE_SECONDS, NOT_TAKEN, Batch
-from sidecar.area.s5cmd.credentials import Lender
+from sidecar.area.s5cmd.credentials import environ, lease, lent
 from sidecar.area.s5cmd.program import demanded, weaker_guard
 from sidecar.area.s5cmd.staging import Staging
 from sidecar.errors import ConditionFailed, CredentialsRefused, StoreError
@@ -63,7 +63,7 @@ class Carrier:
         self._connection = connection
         self._settings = settings
         self._idle_seconds = idle_seconds
-        self._lender = Lender(settings.aws)
+        self._credentials = lease(settings.aws, connection.target)
         self._stands_for: tuple[object, ...] = ()
         self._lock = threading.Lock()
         self._running = _Running()
@@ -143,7 +143,7 @@ class Carrier:
         reads = what.startswith("reading")
         refused = failure(of_s5cmd(said), self._connection.where(what, reads_object=reads))
         if isinstance(refused.error, CredentialsRefused):
-            self._lender.forget()
+            self._credentials = lease(self._settings.aws, self._connection.target)  # ask anew
         return refused
 
     def _count(self, word: str) -> int:
@@ -160,21 +160,20 @@ class Carrier:
     def _batch(self, what: str) -> Batch:
         """The s5cmd that runs, or a new one: after its end, with other credentials, for another region."""
         target, directory = self._connection.target, self._staging().path
-        credentials = self._lender.lent(target, self._connection.where(what))
+        credentials = lent(self._credentials, self._connection.where(what))
         with self._lock:
             batch = self._running.batch
             if batch is not None and batch.open and self._stands_for == (target, credentials):
                 return batch
             if batch is not None:
                 batch.retire()
-            environ = credentials.environ(target, self._settings.aws, directory)
-            batch = self._started(environ, directory)
+            batch = self._started(environ(credentials, target, self._settings.aws, directory), directory)
             self._running.batch, self._stands_for = batch, (target, credentials)
             return batch
 
-    def _started(self, environ: dict[str, str], directory: Path) -> Batch:
+    def _started(self, known: dict[str, str], directory: Path) -> Batch:
         try:
-            return Batch(self._program, environ, self._settings.concurrency, directory, self._idle_seconds)
+            return Batch(self._program, known, self._settings.concurrency, directory, self._idle_seconds)
         except OSError as error:
             raise StoreError(
                 f"{self._program} cannot be started: {error.strerror}",
