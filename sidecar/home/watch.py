@@ -23,6 +23,7 @@ from sidecar.errors import HomeError
 from sidecar.home.beneath import Home
 from sidecar.home.changes import Changes, Gathered
 from sidecar.home.rules import Rules
+from sidecar.home.telling import Telling
 from sidecar.logs import log
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Watch:
         self._on_change = on_change
         self._poll_seconds = poll_seconds
         self._gathered = Gathered()
+        self.telling = Telling()
+        self._longest_seconds = 0.0
         self._armed = threading.Event()
         self._fallback = self._fallback_reason = ""
         self._stopping = False
@@ -105,6 +108,11 @@ class Watch:
     def fallback_reason(self) -> str:
         """``limit``: a limit of the node, the process or the watch is reached; ``unsupported``; or empty."""
         return self._fallback_reason
+
+    @property
+    def longest_seconds(self) -> float:
+        """How long a change may stay untold, by the last round; 0 while the kernel gives notices."""
+        return self._longest_seconds
 
     @property
     def alive(self) -> bool:
@@ -206,7 +214,9 @@ class Watch:
                 begun = True
             elif found:
                 self._tell()
-            seconds = max(self._poll_seconds, _REST_PER_WORK * (time.monotonic() - began))
+            worked = time.monotonic() - began
+            seconds = max(self._poll_seconds, _REST_PER_WORK * worked)
+            self._longest_seconds = 2 * (seconds + worked)
 
     def _begin(self) -> None:
         if not self._stopping:
@@ -220,6 +230,7 @@ class Watch:
         for path in changes:
             found = True
             self._gathered.add(path)
+            self.telling.add(path)
             if self._stopping:
                 break
         return found
