@@ -21,11 +21,13 @@ from typing import Any
 from benchmarks.agent import Agent
 from benchmarks.bed import Bed, table
 from sidecar.area.store import Store
+from sidecar.home.telling import Telling
 from sidecar.logs import log
 from sidecar.settings import Settings
 from sidecar.sync import flushing, initial
 from sidecar.sync.claude_sync_manager import OUTAGE_SECONDS
 from sidecar.sync.connected_user import ConnectedUser
+from sidecar.sync.drain import Drain
 from sidecar.sync.observers import Observers
 from sidecar.sync.pace import Pace
 from sidecar.sync.results import BackupResult
@@ -81,6 +83,11 @@ class ToldWatch:
     """Stands for the watch: the fleet says itself that something changed, which then means everything."""
 
     fallback = fallback_reason = ""
+    longest_seconds = 0.0
+    alive = True
+
+    def __init__(self) -> None:
+        self.telling = Telling()
 
     @classmethod
     def start(cls, *ignored: Any) -> ToldWatch:
@@ -141,7 +148,7 @@ class _Fleet:
                 self._checkpointed.setdefault(user_id, time.monotonic())
 
         observers = Observers(flushed=flushed, checkpointed=checkpointed)
-        return ConnectedUser(user_id, self._settings, connected, observers, lambda: None)
+        return ConnectedUser(user_id, self._settings, connected, observers, lambda: None, Drain(30.0))
 
     async def _watch_them(self, users: list[ConnectedUser], back_at: float) -> None:
         checkpoints = [asyncio.create_task(self._checkpoint(user)) for user in users]

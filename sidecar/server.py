@@ -49,6 +49,7 @@ class _Server:
             flushed=self._metrics.flushed,
             checkpointed=self._metrics.checkpointed,
             fell_back=self._metrics.watch_fallback,
+            missed=self._metrics.watch_missed,
             store=Listener(self._metrics.s3_answered, self._metrics.s3_moved),
         )
         self._manager = ClaudeSyncManager(settings, observers=observers)
@@ -145,14 +146,11 @@ class _Server:
     def _deadline(self, now: float) -> float:
         """When to be done: the first notice plus the grace period, less a margin.
 
-        A notice that no SIGTERM followed within twice the grace period was none. Kubernetes gives a sidecar
-        two seconds after its SIGTERM whatever happened before, so an early notice cannot take those away.
+        Kubernetes gives a sidecar two seconds after its SIGTERM whatever happened before, so an early notice
+        cannot take those away.
         """
-        grace = self._settings.grace_seconds
-        noticed_at = self._manager.drained_at
-        if not noticed_at or now - noticed_at > 2 * grace:
-            noticed_at = now
-        return max(noticed_at + grace - MARGIN_SECONDS, now + LEAST_SECONDS)
+        noticed_at = self._manager.drained_at or now
+        return max(noticed_at + self._settings.grace_seconds - MARGIN_SECONDS, now + LEAST_SECONDS)
 
     async def _stop_manager(self) -> None:
         try:

@@ -12,6 +12,7 @@ import pytest
 from sidecar.settings import Settings
 from sidecar.sync import operations
 from sidecar.sync.connected_user import ConnectedUser
+from sidecar.sync.drain import Drain
 from sidecar.sync.observers import Observers
 from sidecar.sync.operations import HOPELESS_SECONDS, STUCK_SECONDS
 from tests.processes import Sidecar, environ_of
@@ -94,7 +95,7 @@ def test_long_is_not_stuck_while_requests_are_answered(begun: float, moved: floa
     async def nobody(user_id: str) -> Any:
         raise AssertionError
 
-    user = ConnectedUser("ada", Settings(), nobody, Observers(), lambda: None)
+    user = ConnectedUser("ada", Settings(), nobody, Observers(), lambda: None, Drain(30.0))
     assert user.ailment(STUCK_SECONDS + 10, moved) == ""
     user.operations._busy["checkpoint"] = begun
     assert word in user.ailment(STUCK_SECONDS + 10, moved)

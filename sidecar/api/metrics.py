@@ -73,6 +73,9 @@ class Metrics:
         self._s3_errors = self._counter("s3_errors", "Failed requests to the store", "kind")
         self._conflicts = self._counter("conflicts", "Paths that both sides had changed", "kind")
         self._fallbacks = self._counter("watch_fallbacks", "Times the watch gave way to scans", "reason")
+        self._missed = self._counter(
+            "watch_missed", "Files that a checkpoint found and the watch had not told"
+        )
 
     def _make_histograms(self) -> None:
         # Around what each must reach: a flush 3 s, a checkpoint an interval, a restore a minute.
@@ -169,6 +172,10 @@ class Metrics:
     def watch_fallback(self, reason: str) -> None:
         """The watch gave way to scans; `reason` is one of FALLBACKS."""
         self._fallbacks.labels(_one_of(FALLBACKS, reason)).inc()
+
+    def watch_missed(self, count: int) -> None:
+        """A full scan found so many files that the watch had not told."""
+        self._missed.inc(count)
 
     def http_request(self, route: str, status: int) -> None:
         """A request was answered; `route` is a path of the table, or ROUTE_OTHER."""

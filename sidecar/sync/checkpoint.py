@@ -61,6 +61,7 @@ def checkpoint(
     listing: Listing | None = None,
     watcher: Watcher = nobody,
     stop: Callable[[], bool] = lambda: False,
+    scanned: Callable[[Scan], None] = lambda scan: None,
     dry_run: bool = False,
     pack: bool = True,
 ) -> BackupResult:
@@ -70,6 +71,7 @@ def checkpoint(
     ----------
     listing: what the area holds, where the ledger cannot know it yet: equal files are adopted, and an object
         that the ledger does not know is looked at before anything is sent.
+    scanned: given the scan, before anything of it is shipped.
     stop: asked before each file; once true, what has not begun is reported as pending.
     dry_run: report what would move, send nothing.
     pack: also put small files into packs where that pays; not when time is short.
@@ -80,6 +82,7 @@ def checkpoint(
     """
     begun = time.monotonic()
     scan = scan_home(workspace.home, workspace.rules, max_file_bytes=workspace.max_file_bytes)
+    scanned(scan)
     if listing is not None:
         adopt(workspace, listing, picture.read_if_any(workspace), scan)
     dirty, refused = _eligible(workspace, scan)

@@ -18,6 +18,7 @@ from sidecar.errors import SidecarError, UserError
 from sidecar.logs import log
 from sidecar.settings import BUCKET_NOT_CONFIGURED, Settings
 from sidecar.sync.connected_user import ConnectedUser
+from sidecar.sync.drain import Drain
 from sidecar.sync.initial import backup_failed, failed
 from sidecar.sync.interval import Interval
 from sidecar.sync.ledger import owners_of
@@ -28,6 +29,7 @@ from sidecar.sync.threads import in_thread
 
 # How long one operation goes on trying without progress; then the loops try again, ever more slowly.
 OUTAGE_SECONDS = 10.0
+CLOCK_SECONDS = 10.0
 
 
 def connect(settings: Settings) -> Store:
@@ -57,8 +59,8 @@ class ClaudeSyncManager:
         self._interval = Interval(settings.interval_minutes, self._synced_users)
         self._users: dict[str, ConnectedUser] = {}
         self._loop_task: asyncio.Task[None] | None = None
-        self._draining = ""
-        self._drained_at = 0.0
+        self._clock_task: asyncio.Task[None] | None = None
+        self._drain = Drain(settings.grace_seconds)
         self._renewal: asyncio.Task[None] | None = None
         self._owners: frozenset[str] = frozenset()
 
@@ -79,6 +81,7 @@ class ClaudeSyncManager:
         log.info("Starting .claude backup loop (interval: %g minutes)", settings.interval_minutes)
         self._owners = await in_thread(self._find_owners, "find-owners")
         self._loop_task = asyncio.create_task(self._interval.loop(), name="backup-loop")
+        self._clock_task = asyncio.create_task(self._look_at_the_clock(), name="unsynced-clock")
         log.info("Background backup task started")
 
     def _find_owners(self) -> frozenset[str]:
@@ -95,16 +98,25 @@ class ClaudeSyncManager:
         """End the interval backups and close every home; what is not backed up stays in it."""
         if self._loop_task:
             log.info("Stopping background backup task...")
-            self._loop_task.cancel()
-            await asyncio.gather(self._loop_task, return_exceptions=True)
+            tasks = [task for task in (self._loop_task, self._clock_task) if task]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._loop_task = None
             log.info("Background backup task stopped")
         for user in self._users.values():
             await user.close()
 
+    async def _look_at_the_clock(self) -> None:
+        """Bytes that wait for too long are said also while nothing fails, or while it takes its time to."""
+        while True:
+            await asyncio.sleep(CLOCK_SECONDS)
+            for user in self._users.values():
+                user.books.look_at_the_clock()
+
     def root_tasks(self) -> tuple[asyncio.Task[None], ...]:
         """The tasks without which this process does not do its work."""
-        tasks = [self._loop_task, *(user.root_task() for user in self._users.values())]
+        tasks = [self._loop_task, self._clock_task, *(user.root_task() for user in self._users.values())]
         return tuple(task for task in tasks if task)
 
     # -- operations
@@ -162,15 +174,12 @@ class ClaudeSyncManager:
                 user.changed()
 
     def drain(self, reason: str) -> None:
-        """The pod began to end: flush on every change, at once."""
-        if not self._draining:
+        """The pod began to end: flush on every change, at once. It lapses if the end does not come."""
+        if self._drain.notice(reason):
             log.info("Draining: %s", reason)
-            self._drained_at = time.monotonic()
             # What is left of the pod's life must not end with its credentials.
             self._renewal = asyncio.create_task(self.renew_credentials(at_once=True), name="renewal")
-        self._draining = reason
         for user in self._users.values():
-            user.flushing.draining = True
             user.changed()
         if self._settings.sync_delay_seconds is None:
             self._interval.want()
@@ -196,22 +205,26 @@ class ClaudeSyncManager:
         tasks = [asyncio.create_task(user.ending.last_backup(deadline), name="last-backup") for user in users]
         if not tasks:
             return []
-        done, _ = await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
-        return [
-            task.result() if task in done else await user.ending.unfinished()
-            for user, task in zip(users, tasks, strict=True)
-        ]
+        await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
+        outcomes = (user.ending.outcome(task) for user, task in zip(users, tasks, strict=True))
+        return list(await asyncio.gather(*outcomes))
 
     # -- what is known
 
     @property
     def drained_at(self) -> float:
-        """When the first notice of the end came (``time.monotonic()`` seconds); 0 if none did."""
-        return self._drained_at
+        """When the notice of the end came (``time.monotonic()`` seconds); 0 if none is in force."""
+        return self._drain.noticed_at
 
     def durable_at(self) -> float:
         """When all users' files were last known to be in the bucket, in seconds since the epoch; 0: never."""
         return min((user.books.durable_at for user in self._users.values()), default=0.0)
+
+    def oldest_unsynced_at(self) -> float:
+        """Since when the oldest byte is not durable, in seconds since the epoch; 0: everything is."""
+        return min(
+            (u.books.unsynced_since for u in self._users.values() if u.books.unsynced_since), default=0.0
+        )
 
     def users(self) -> tuple[str, ...]:
         """All users that have connected, synced or not, and whose files the one home holds already."""
@@ -226,7 +239,7 @@ class ClaudeSyncManager:
             "backup_interval_minutes": settings.interval_minutes,
             "bucket_name": settings.bucket,
             "s3_prefix": settings.prefix,
-            "draining": self._draining or None,
+            "draining": self._drain.reason or None,
             "journal_enabled": all(user.flushing.by_itself for user in users),
             "watching": all(user.watching for user in users),
             "users": {user.user_id: user.stats() for user in users},
@@ -298,8 +311,9 @@ class ClaudeSyncManager:
                 "this home serves one user, and another one is connected",
                 "put {user_id} into CLAUDE_SIDECAR_HOME to give each user a directory",
             )
-        user = ConnectedUser(user_id, settings, self._shared.connected, self._observers, self._interval.want)
-        user.flushing.draining = bool(self._draining)
+        user = ConnectedUser(
+            user_id, settings, self._shared.connected, self._observers, self._interval.want, self._drain
+        )
         self._users[user_id] = user
         return user
 

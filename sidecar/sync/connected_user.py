@@ -6,6 +6,8 @@ The home is the only queue: while the bucket is away nothing waits in memory but
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,12 +18,15 @@ from sidecar.logs import log
 from sidecar.settings import Settings
 from sidecar.sync.access import tell_access, unreadable_of
 from sidecar.sync.books import Books
+from sidecar.sync.drain import Drain
 from sidecar.sync.ending import Ending
 from sidecar.sync.flushing import Flushing
 from sidecar.sync.initial import backup_failed, backup_home, failed, initial_sync, restore_area
 from sidecar.sync.observers import Observers
 from sidecar.sync.operations import Operations, undisturbed
 from sidecar.sync.results import BackupResult, SyncResult
+from sidecar.sync.threads import in_thread
+from sidecar.sync.unsynced import unsynced
 from sidecar.sync.workspace import Workspace
 
 
@@ -35,14 +40,18 @@ class ConnectedUser:
         connected: Callable[[str], Awaitable[Store]],
         observers: Observers,
         checkpoint_wanted: Callable[[], None],
+        drain: Drain,
     ) -> None:
         self.user_id = user_id
         self.books = Books(user_id)
         self.syncing: asyncio.Task[SyncResult] | None = None
         self.operations = Operations(user_id, settings, connected)
-        self.flushing = Flushing(self.operations, self.books, observers, self.back_up, checkpoint_wanted)
+        self.flushing = Flushing(
+            self.operations, self.books, observers, self.back_up, checkpoint_wanted, drain
+        )
         self.ending = Ending(self.operations, self.flushing, self.books, lambda stop: self.back_up(stop=stop))
         self._observers = observers
+        self._admitted_at = time.time()
 
     # -- the first sync and restores
 
@@ -52,13 +61,17 @@ class ConnectedUser:
             result = await self.operations.alone(self._met, "initial-sync")
         except SidecarError as error:
             result = failed(self.user_id, error)
-            log.error("Initial sync failed for user %s: %s", self.user_id, error)
+            level = logging.ERROR if self.books.is_news("initial sync", error.kind) else logging.DEBUG
+            log.log(level, "Initial sync failed for user %s: %s", self.user_id, error)
+            await self._tell_unsynced(error)
         self.books.last_sync = result
         self._observers.synced(result)
         if result.synced:
+            self.books.over("initial sync")
             self.books.synced = SyncResult(self.user_id, synced=True, action="already_synced")
             if result.action != "restored":
                 self.books.durable_at = time.time()
+            self.books.unsynced_bytes = self.books.unsynced_files = 0
             await self.flushing.begin()
         return result
 
@@ -66,6 +79,17 @@ class ConnectedUser:
         if self.books.last_sync is None:
             self.books.unreadable = tell_access(workspace)
         return initial_sync(workspace, stop=self.operations.is_ending)
+
+    async def _tell_unsynced(self, error: SidecarError) -> None:
+        """Nothing goes up before the area was read: what is in the home until then is not durable."""
+        operations = self.operations
+        with contextlib.suppress(SidecarError):
+            pending = await in_thread(
+                lambda: unsynced(operations.settings, self.user_id, operations.workspace, error.message),
+                "look",
+            )
+            if pending:
+                self.books.behind(pending, self._admitted_at, error.message, said=True)
 
     async def restore(self) -> SyncResult:
         """Bring what the home lacks of the area, now."""
@@ -91,16 +115,47 @@ class ConnectedUser:
         if not result.error:  # it looked at every file
             self.books.unreadable = unreadable_of(result.refused)
         self._observers.checkpointed(result)
-        self.books.note(result, begun_at, dirty=self.flushing.dirty)
-        if result.error:
-            log.warning("Backup failed for user %s: %s", self.user_id, result.error)
+        self._note(result, begun_at)
+        self.flushing.warm()
         return result
 
+    def _note(self, result: BackupResult, begun_at: float) -> None:
+        """Keep the books. What no object holds may be in the journal: where there is one, flushes tell."""
+        books, flushing = self.books, self.flushing
+        journalled = flushing.flusher is not None and flushing.by_itself
+        if result.durable or not journalled:
+            since = begun_at if result.durable else books.durable_at or begun_at
+            books.note(result, since, dirty=flushing.dirty)
+        elif not self.operations.ending:
+            books.failures += 1
+            flushing.changed()
+        if not result.error:
+            books.over("backup")
+            return
+        said = journalled and result.outage  # by the flushes
+        level = logging.WARNING if not said and books.is_news("backup", result.kind or "") else logging.DEBUG
+        log.log(level, "Backup failed for user %s: %s", self.user_id, result.error)
+
     async def _checkpoint(self, before: Callable[[], None], stop: Callable[[], bool]) -> BackupResult:
-        operations = self.operations
+        operations, missed = self.operations, self.flushing.missed
+
+        def between_files() -> bool:
+            operations.give_way()
+            return stop()
+
+        def work(workspace: Workspace) -> BackupResult:
+            if missed is None:
+                return backup_home(workspace, before=before, stop=between_files)
+            missed.begin()
+            return backup_home(workspace, before=before, stop=between_files, scanned=missed.scanned)
+
         try:
             async with operations.checkpoint_lock:
-                return await operations.run(lambda w: backup_home(w, before=before, stop=stop), "checkpoint")
+                result = await operations.run(work, "checkpoint")
+                if missed and (paths := missed.end()):
+                    self.books.missed(len(paths), paths[0])
+                    self._observers.missed(len(paths))
+                return result
         except SidecarError as error:
             return backup_failed(self.user_id, error)
 

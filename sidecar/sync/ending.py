@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from sidecar.errors import SidecarError
 from sidecar.logs import log
@@ -13,18 +14,20 @@ from sidecar.sync.books import Books
 from sidecar.sync.flusher import Flusher
 from sidecar.sync.flushing import Flushing
 from sidecar.sync.operations import Operations
-from sidecar.sync.results import BackupResult
+from sidecar.sync.results import BackupResult, Unsynced
 from sidecar.sync.threads import in_thread
+from sidecar.sync.unsynced import unsynced
 
 # Kept back from the last checkpoint for the end mark, and the longest look for what is not durable.
 END_MARK_SECONDS = 0.4
 LOOK_SECONDS = 0.5
+NOT_IN_TIME = "the bucket did not take it in time"
 
 Checkpoint = Callable[[Callable[[], bool]], Awaitable[BackupResult]]
 
 
 class Ending:
-    """`last_backup` is called once; `unfinished` if it did not return in time."""
+    """`last_backup` is called once, in a task; `outcome` tells what it came to."""
 
     def __init__(
         self, operations: Operations, flushing: Flushing, books: Books, checkpoint: Checkpoint
@@ -47,8 +50,8 @@ class Ending:
         checkpoint = asyncio.ensure_future(self._checkpoint(lambda: time.monotonic() >= deadline))
         reserve = END_MARK_SECONDS if result.durable else 0.0
         await asyncio.wait((checkpoint,), timeout=deadline - time.monotonic() - reserve)
-        if checkpoint.done() and (not result.durable or checkpoint.result().durable):
-            result = checkpoint.result()
+        if checkpoint.done():
+            result = _better(result, checkpoint)
         flusher = self._flushing.flusher
         if flusher and flusher.enabled and result.durable:
             with contextlib.suppress(TimeoutError):
@@ -66,15 +69,21 @@ class Ending:
             self._flushing.pass_stuck()
 
     async def _flush_until(self, deadline: float) -> BackupResult:
-        if not self._flushing.by_itself or self._flushing.flusher is None:
-            return BackupResult(self._operations.user_id, durable=False)
+        """Flush until all is durable, time is up, or the bucket's policy turns out to know no journal."""
+        result = BackupResult(self._operations.user_id, durable=False)
         pause = 0.1
-        while True:
-            result = await self._flushing.flush(everything=True)
+        while self._flushing.by_itself and self._flushing.flusher:
+            try:
+                result = await self._flushing.flush(everything=True)
+            except Exception:
+                log.exception("The last flush broke; the checkpoint remains")
+                return result
             if result.durable or time.monotonic() + pause >= deadline:
                 return result
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 1.0)
+            if self._flushing.by_itself:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
+        return result
 
     async def _say_ended(self, flusher: Flusher) -> None:
         try:
@@ -82,19 +91,69 @@ class Ending:
         except SidecarError as error:
             log.warning("The end mark was not written; the next pod waits a moment for this one: %s", error)
 
-    async def unfinished(self) -> BackupResult:
-        """What is not durable when time is up; asks only the home and the ledger, and not for long."""
-        last, flusher = self._books.last_flush, self._flushing.flusher
-        pending = last.pending if last and not last.durable else ()
-        if flusher and not pending:
-            with contextlib.suppress(TimeoutError, SidecarError):
-                pending = await asyncio.wait_for(in_thread(flusher.unflushed, "look"), LOOK_SECONDS)
-        return BackupResult(
-            self._operations.user_id,
-            durable=False,
+    # -- what is said of it
+
+    async def outcome(self, last: asyncio.Task[BackupResult]) -> BackupResult:
+        """What `last`, the task of `last_backup`, came to; what is not durable is named in any case."""
+        if not last.done():
+            return await self._named(_too_late(self._operations.user_id))
+        problem = last.exception()
+        if problem:
+            log.error("The last backup broke: %r", problem, exc_info=problem)
+            return await self._named(_broken(self._operations.user_id, problem))
+        return last.result() if last.result().durable else await self._named(last.result())
+
+    async def _named(self, result: BackupResult) -> BackupResult:
+        """`result` with what is not durable: by itself, by the last flush, and by a short look at the home.
+
+        A checkpoint names what is in no object; the look knows what the journal has of it.
+        """
+        last = self._books.last_flush
+        looked: tuple[Unsynced, ...] = ()
+        with contextlib.suppress(TimeoutError, SidecarError):
+            looked = await asyncio.wait_for(in_thread(self._look, "look"), LOOK_SECONDS)
+        left = {entry.path for entry in looked}
+        told = result.pending or (last.pending if last and not last.durable else ())
+        pending = tuple(entry for entry in told if entry.path in left) or told or looked
+        size = sum(entry.size_bytes for entry in pending)
+        return replace(
+            result,
             pending=pending,
-            unsynced_bytes=sum(entry.size_bytes for entry in pending),
-            error="the grace period ended before the last backup did",
-            kind="deadline",
-            hint="raise terminationGracePeriodSeconds, or look why the bucket is slow",
+            unsynced_bytes=size,
+            error=result.error or (None if pending else "what is not durable could not be told"),
         )
+
+    def _look(self) -> tuple[Unsynced, ...]:
+        operations = self._operations
+        return unsynced(operations.settings, operations.user_id, operations.workspace, NOT_IN_TIME)
+
+
+def _better(flushed: BackupResult, checkpoint: asyncio.Future[BackupResult]) -> BackupResult:
+    """Of the last flush and the last checkpoint the one that made more durable."""
+    problem = checkpoint.exception()
+    if problem is None:
+        return checkpoint.result() if checkpoint.result().durable or not flushed.durable else flushed
+    if not flushed.durable:
+        raise problem
+    log.error("The last checkpoint broke; the flush before it did not: %r", problem, exc_info=problem)
+    return flushed
+
+
+def _too_late(user_id: str) -> BackupResult:
+    return BackupResult(
+        user_id,
+        durable=False,
+        error="the grace period ended before the last backup did",
+        kind="deadline",
+        hint="raise terminationGracePeriodSeconds, or look why the bucket is slow",
+    )
+
+
+def _broken(user_id: str, problem: BaseException) -> BackupResult:
+    return BackupResult(
+        user_id,
+        durable=False,
+        error=f"the last backup broke: {type(problem).__name__}",
+        kind="internal",
+        hint="the log has the whole error; please report it",
+    )

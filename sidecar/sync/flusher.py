@@ -7,24 +7,29 @@ one snapshot of a file (rule 18).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
-from sidecar.errors import AccessDenied
+from sidecar.errors import AccessDenied, HomeError
 from sidecar.home.entries import FileStat, Refused
+from sidecar.home.reads import open_file
 from sidecar.home.scan import look, scan
 from sidecar.sync import tombstones
-from sidecar.sync.flush import FlushResult, flush, needs_flush, new_bytes
+from sidecar.sync.compare import is_transcript
+from sidecar.sync.flush import FlushResult, flush, needs_flush
 from sidecar.sync.flush_entry import put_entry
 from sidecar.sync.results import BackupResult, Unsynced
-from sidecar.sync.tails import Tails
+from sidecar.sync.tails import Tail, Tails, at_leisure, read
 from sidecar.sync.workspace import Workspace
 
 # The journal is folded early once it holds this much: a restore reads all of it.
 MAX_ENTRIES = 256
 MAX_BYTES = 32 * 1024 * 1024
-NOT_IN_TIME = "the bucket did not take it in time"
+# What is read ahead: below the first a flush is quick anyway, and few transcripts go on at a time.
+COLD_BYTES = 1024 * 1024
+COLD_TOTAL_BYTES = 256 * 1024 * 1024
+COLD_FILES = 8
 
 
 class Changes(Protocol):
@@ -89,11 +94,43 @@ class Flusher:
         refused = [Unsynced(one.path, one.reason) for one in seen if isinstance(one, Refused)]
         return [one for one in seen if isinstance(one, FileStat)], refused
 
-    def unflushed(self) -> tuple[Unsynced, ...]:
-        """What differs from what is known durable. Asks the home and the ledger, never the bucket."""
-        stats, _ = self._changed_files(None)
-        left = (stat for stat in stats if needs_flush(self._workspace, stat))
-        return tuple(Unsynced(s.path, NOT_IN_TIME, new_bytes(self._workspace, s)) for s in left)
+    def cold(self) -> list[tuple[str, int, str]]:
+        """The newest large transcripts whose next flush would read them whole: path, size and digest of what
+        is durable of each."""
+        known: list[tuple[int, str, int, str]] = []
+        for path in self._workspace.ledger.known_paths():
+            if not is_transcript(path) or path in self._tails:
+                continue
+            mtime_ns, size, digest = self._known_prefix(path)
+            if size >= COLD_BYTES and digest:
+                known.append((mtime_ns, path, size, digest))
+        chosen: list[tuple[str, int, str]] = []
+        for _, path, size, digest in sorted(known, reverse=True)[:COLD_FILES]:
+            if sum(size for _, size, _ in chosen) + size <= COLD_TOTAL_BYTES:
+                chosen.append((path, size, digest))
+        return chosen
+
+    def _known_prefix(self, path: str) -> tuple[int, int, str]:
+        """When `path` was last written, as far as is known, and the longest prefix that is durable."""
+        mark, flushed = self._workspace.ledger.mark(path), self._workspace.ledger.flushed(path)
+        mtime_ns, size, digest = (mark.mtime_ns, mark.local_size, mark.local_digest) if mark else (0, 0, "")
+        if flushed and flushed.size >= size:
+            size, digest = flushed.size, flushed.digest
+            mtime_ns = max(mtime_ns, flushed.stat.mtime_ns if flushed.stat else 0)
+        return mtime_ns, size, digest
+
+    def read_ahead(self, path: str, size: int, digest: str, stopping: Callable[[], bool]) -> Tail | None:
+        """The tail of a cold transcript, read at leisure, beside a flush if need be; for `warm`."""
+        try:
+            with open_file(self._workspace.home, path) as file:
+                return read(file, size, digest, pace=at_leisure(stopping))
+        except HomeError:
+            return None  # the flush that needs it says why
+
+    def warm(self, path: str, tail: Tail) -> None:
+        """Keep what was read ahead, while no flush runs."""
+        if path not in self._tails:
+            self._tails.keep(path, tail)
 
     @property
     def is_long(self) -> bool:

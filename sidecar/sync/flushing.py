@@ -10,13 +10,18 @@ from collections.abc import Awaitable, Callable
 from sidecar.errors import SidecarError
 from sidecar.home.watch import Watch
 from sidecar.sync.books import Books
+from sidecar.sync.drain import Drain
 from sidecar.sync.flusher import Changes, Flusher
 from sidecar.sync.initial import backup_failed
+from sidecar.sync.missed import SETTLE_SECONDS, Missed
 from sidecar.sync.observers import Observers
 from sidecar.sync.operations import Operations, undisturbed
 from sidecar.sync.pace import Pace
 from sidecar.sync.results import BackupResult
 from sidecar.sync.threads import in_thread
+
+# A journal that has grown long is folded ahead of the interval, but not more often.
+EARLY_SECONDS = 30.0
 
 
 class Flushing:
@@ -35,19 +40,24 @@ class Flushing:
         observers: Observers,
         checkpoint: Callable[[], Awaitable[BackupResult]],
         checkpoint_wanted: Callable[[], None],
+        drain: Drain,
     ) -> None:
         self.flusher: Flusher | None = None
         self.watch: Watch | None = None
         self.task: asyncio.Task[None] | None = None
         self.pace = Pace()
-        self.draining = False
         self._operations = operations
         self._books = books
         self._observers = observers
         self._checkpoint = checkpoint
         self._checkpoint_wanted = checkpoint_wanted
+        self._drain = drain
         self._delay_seconds = operations.settings.sync_delay_seconds
         self._dirty = asyncio.Event()
+        self._dirty_at = 0.0
+        self._early_at = float("-inf")
+        self._warming: asyncio.Task[None] | None = None
+        self.missed: Missed | None = None
         self._look_everywhere = False
         self._fallback_told = ""
 
@@ -82,13 +92,19 @@ class Flushing:
             self.watch = await in_thread(
                 lambda: Watch.start(workspace.home, workspace.rules, on_change), "arm-watch"
             )
+            self.missed = Missed(workspace, self.watch.telling, lambda: self._settle_seconds)
             self._on_change()
             self.task = asyncio.create_task(self._loop(), name="flush-loop")
+            self.warm()
         self.changed()
+
+    @property
+    def _settle_seconds(self) -> float:
+        return max(SETTLE_SECONDS, self.watch.longest_seconds) if self.watch else SETTLE_SECONDS
 
     def _on_change(self) -> None:
         """The watch saw something, or gave way to rounds of looking."""
-        self._dirty.set()
+        self._touch()
         reason = self.watch.fallback_reason if self.watch else ""
         if reason and reason != self._fallback_told:
             self._observers.fell_back(reason)
@@ -97,24 +113,28 @@ class Flushing:
     def changed(self) -> None:
         """Something was written, nobody knows where: the next flush looks at everything."""
         self._look_everywhere = True
+        self._touch()
+
+    def _touch(self) -> None:
+        if not self._dirty.is_set():
+            self._dirty_at = time.monotonic()
         self._dirty.set()
 
     async def _loop(self) -> None:
         """Flush after the delay, counted from the first unflushed byte."""
         while True:
             await self._dirty.wait()
-            if not self._books.unsynced_since:
-                self._books.unsynced_since = time.time()
+            self._books.wrote()
             await self._delay()
             self._dirty.clear()
-            if self.by_itself or self.draining:  # else the intervals do the work
+            if self.by_itself or self._drain.active:  # else the intervals do the work
                 await self.flush(everything=False)
 
     async def _delay(self) -> None:
-        delay = 0.0 if self.draining else self._delay_seconds or 0.0
+        delay = 0.0 if self._drain.active else self._delay_seconds or 0.0
         seconds = self.pace.seconds(max(delay, 0.02), random.random())  # noqa: S311
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and not (self.draining and self.pace.factor <= 1.0):
+        end = self._dirty_at + seconds
+        while time.monotonic() < end and not (self._drain.active and self.pace.factor <= 1.0):
             await asyncio.sleep(min(0.05, max(0.0, end - time.monotonic())))
 
     async def flush(self, *, everything: bool) -> BackupResult:
@@ -131,10 +151,34 @@ class Flushing:
         books.note(result, begun_at, dirty=self.dirty, said=self.denied)
         self.pace = self.pace.relaxed() if result.durable else self.pace.stretched()
         if not result.durable:
-            self._dirty.set()
-        if flusher.is_long or not flusher.enabled:
+            self._touch()
+        if not flusher.enabled or (flusher.is_long and self._is_early_due()):
             self._checkpoint_wanted()
         return result
+
+    def _is_early_due(self) -> bool:
+        """Whether a checkpoint may come ahead of its interval: one that cannot fold must not come again."""
+        now = time.monotonic()
+        if now - self._early_at < EARLY_SECONDS:
+            return False
+        self._early_at = now
+        return True
+
+    def warm(self) -> None:
+        """Read ahead what a flush of sleeping transcripts would have to read: the end has no time for it."""
+        if self.flusher and not self.denied and (self._warming is None or self._warming.done()):
+            self._warming = asyncio.create_task(self._warm(self.flusher), name="warm")
+
+    async def _warm(self, flusher: Flusher) -> None:
+        for path, size, digest in await in_thread(flusher.cold, "find-cold"):
+            tail = await in_thread(
+                lambda: flusher.read_ahead(path, size, digest, self._operations.is_ending),  # noqa: B023
+                "read-ahead",
+            )
+            if tail is None:
+                continue
+            async with self._operations.flush_lock:
+                flusher.warm(path, tail)
 
     async def _flush_once(self, flusher: Flusher, everything: bool) -> tuple[float, BackupResult]:
         operations = self._operations
@@ -146,7 +190,8 @@ class Flushing:
                 changes = None
             self._look_everywhere = False
             try:
-                return begun_at, await operations.run(lambda _: flusher.flush(changes), "flush")
+                with operations.going_first():
+                    return begun_at, await operations.run(lambda _: flusher.flush(changes), "flush")
             except SidecarError as error:
                 self._look_everywhere = True
                 return begun_at, backup_failed(operations.user_id, error)
@@ -163,9 +208,10 @@ class Flushing:
 
     async def close(self) -> None:
         """End the loop and the watch."""
-        if self.task:
-            self.task.cancel()
-            await asyncio.gather(self.task, return_exceptions=True)
+        tasks = [task for task in (self.task, self._warming) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         watch, self.watch = self.watch, None
         if watch:
             await in_thread(watch.stop, "stop-watch")

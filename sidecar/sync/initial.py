@@ -5,11 +5,13 @@ Also the words that people grep for: every operation on a user's directory is lo
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
 from sidecar.area.objects import Listing
 from sidecar.errors import AccessDenied, SidecarError
+from sidecar.home.entries import Scan
 from sidecar.logs import log
 from sidecar.sync import deletions, tombstones
 from sidecar.sync.checkpoint import checkpoint
@@ -156,6 +158,7 @@ def backup_home(
     before: Callable[[], None] = lambda: None,
     watcher: Watcher = nobody,
     stop: Callable[[], bool] = lambda: False,
+    scanned: Callable[[Scan], None] = lambda scan: None,
     dry_run: bool = False,
 ) -> BackupResult:
     """A checkpoint, with its log lines where it moved something; `before` is called ahead of the first."""
@@ -169,7 +172,9 @@ def backup_home(
     listing = None if header.restored or header.compared else area_listing(workspace)
     workspace.announce_first_move(announce)
     try:
-        result = checkpoint(workspace, listing=listing, watcher=watcher, stop=stop, dry_run=dry_run)
+        result = checkpoint(
+            workspace, listing=listing, watcher=watcher, stop=stop, scanned=scanned, dry_run=dry_run
+        )
     finally:
         workspace.announce_first_move(None)
     if listing is not None and result.durable and not dry_run:
@@ -203,7 +208,9 @@ def _begin(workspace: Workspace) -> None:
 def _warn(workspace: Workspace, result: BackupResult) -> None:
     if result.pending and not result.dry_run:
         names = "; ".join(f"{entry.path}: {entry.reason}" for entry in result.pending[:5])
-        log.warning("%d files are not in the bucket yet: %s", len(result.pending), names)
+        # What an outage leaves is said by whoever keeps the books, and not at each interval.
+        level = logging.DEBUG if result.outage else logging.WARNING
+        log.log(level, "%d files are not in the bucket yet: %s", len(result.pending), names)
     news = [entry for entry in result.refused if workspace.first_time(entry.path, entry.reason)]
     if news:
         names = "; ".join(f"{entry.path}: {entry.reason}" for entry in news[:5])

@@ -17,4 +17,5 @@ class Observers:
     flushed: Callable[[BackupResult], None] = lambda result: None
     checkpointed: Callable[[BackupResult], None] = lambda result: None
     fell_back: Callable[[str], None] = lambda reason: None
+    missed: Callable[[int], None] = lambda count: None
     store: Listener = field(default_factory=Listener)

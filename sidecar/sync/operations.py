@@ -7,8 +7,10 @@ own; the workspace is opened by the first.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from sidecar.area.store import Store
@@ -23,6 +25,8 @@ T = TypeVar("T")
 # backup of a large home takes hours, and may.
 STUCK_SECONDS = 1800.0
 HOPELESS_SECONDS = 8 * 3600.0
+# A flush takes a fraction of a second; behind one that takes longer a checkpoint still goes on, file by file.
+GIVE_WAY_SECONDS = 3.0
 
 
 class Operations:
@@ -42,6 +46,8 @@ class Operations:
         self.ending = False
         self._connected = connected
         self._busy: dict[str, float] = {}
+        self._no_flush = threading.Event()
+        self._no_flush.set()
 
     async def alone(self, operation: Callable[[Workspace], T], name: str) -> T:
         """Run `operation` while no other one runs."""
@@ -74,6 +80,20 @@ class Operations:
             if now - since > HOPELESS_SECONDS or now - max(since, moved_at) > STUCK_SECONDS:
                 return f"the {name} does not end, begun {now - since:.0f} s ago"
         return ""
+
+    @contextlib.contextmanager
+    def going_first(self) -> Iterator[None]:
+        """While a flush is under way: a checkpoint begins no file."""
+        self._no_flush.clear()
+        try:
+            yield
+        finally:
+            self._no_flush.set()
+
+    def give_way(self) -> None:
+        """Called between two files of a checkpoint: wait for a flush under way, unless it hangs."""
+        if not self.ending:
+            self._no_flush.wait(GIVE_WAY_SECONDS)
 
     def is_ending(self) -> bool:
         """For whoever asks between two files."""

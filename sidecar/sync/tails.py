@@ -7,16 +7,21 @@ Only memory: what is not remembered is read once. Bounded by lines; the transcri
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, OrderedDict
+import time
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sidecar.errors import FileChanged
 from sidecar.home.reads import StableFile
 from sidecar.sync.bodies import blocks
+from sidecar.sync.line_tally import LineTally
 
-# Some 100 bytes for each: 20 MB at most, the distinct lines of about 200 MB of transcripts.
-MAX_LINES = 200_000
+# Eight bytes for each: the lines of about a gigabyte of transcripts.
+MAX_LINES = 1_000_000
 _WINDOW_BYTES = 4096
+# Who reads ahead rests so much longer than it works: a fifth of one processor at most.
+_REST_PER_WORK = 4
 
 
 @dataclass(slots=True)
@@ -26,7 +31,7 @@ class Tail:
     inode: int
     size: int = 0
     hash: hashlib._Hash = field(default_factory=hashlib.sha256)
-    lines: Counter[bytes] = field(default_factory=Counter)
+    lines: LineTally = field(default_factory=LineTally)
     window: bytes = b""
 
     @property
@@ -40,10 +45,9 @@ class Tail:
         after.window = (self.window + data[-_WINDOW_BYTES:])[-_WINDOW_BYTES:]
         counts: dict[int, int] = {}
         for number, line in enumerate(data.split(b"\n")[:-1]):
-            identity = hashlib.blake2b(line, digest_size=8).digest()
-            self.lines[identity] += 1
-            if self.lines[identity] > 1:
-                counts[number] = self.lines[identity]
+            count = self.lines.add(line)
+            if count > 1:
+                counts[number] = count
         return after, counts
 
     def continues(self, file: StableFile) -> bool:
@@ -70,13 +74,10 @@ class Tails:
         known = self._tails.get(path)
         if known and known.size == size and known.digest == digest and known.continues(file):
             return known
-        if size > file.size:
-            return None
-        try:
-            fresh = _read(file, size)
-        except FileChanged:
-            return None
-        return fresh if fresh.digest == digest else None
+        return read(file, size, digest)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._tails
 
     def keep(self, path: str, tail: Tail) -> None:
         """Remember `tail` for the next flush."""
@@ -93,12 +94,42 @@ class Tails:
         self._lines -= self._counted.pop(path, 0)
 
 
-def _read(file: StableFile, size: int) -> Tail:
+def read(
+    file: StableFile, size: int, digest: str, *, pace: Callable[[float], bool] = lambda seconds: True
+) -> Tail | None:
+    """The tail of the first `size` bytes if their SHA-256 is `digest`, else None.
+
+    `pace`: called after each block with the seconds that it took; False gives up.
+    """
+    if size > file.size:
+        return None
     tail, rest = Tail(file.stat.inode), b""
-    for block in blocks(file, 0, size):
-        tail.hash.update(block)
-        *whole, rest = (rest + bytes(block)).split(b"\n")
-        tail.lines.update(hashlib.blake2b(line, digest_size=8).digest() for line in whole)
-    tail.size = size
-    tail.window = file.read(max(0, size - _WINDOW_BYTES), min(size, _WINDOW_BYTES))
+    try:
+        began = time.monotonic()
+        for block in blocks(file, 0, size):
+            tail.hash.update(block)
+            *whole, rest = (rest + block).split(b"\n")
+            tail.lines.extend(whole)
+            if not pace(time.monotonic() - began):
+                return None
+            began = time.monotonic()
+        tail.size = size
+        tail.window = file.read(max(0, size - _WINDOW_BYTES), min(size, _WINDOW_BYTES))
+    except FileChanged:
+        return None
+    if tail.digest != digest:
+        return None
+    tail.lines.settle()
     return tail
+
+
+def at_leisure(stopping: Callable[[], bool]) -> Callable[[float], bool]:
+    """The pace of one who has time: rests after each block, and gives up when `stopping` says so."""
+
+    def pace(worked_seconds: float) -> bool:
+        if stopping():
+            return False
+        time.sleep(min(0.1, _REST_PER_WORK * worked_seconds))
+        return not stopping()
+
+    return pace

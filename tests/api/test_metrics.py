@@ -62,6 +62,7 @@ def fed() -> Metrics:
     metrics.s3_request("get", True, 0.02, received_bytes=30)
     metrics.s3_error("throttled")
     metrics.conflict("united")
+    metrics.watch_missed(2)
     metrics.watch_fallback("limit")
     metrics.http_request("/livez", 200)
     metrics.token_refused("expired")
