@@ -1,4 +1,5 @@
-"""``claude-sidecar``: the commands. Exit codes: 0 done, 1 failed, 2 wrong use or could not tell, 3 partly.
+"""``claude-sidecar``: the commands. Exit codes: 0 done, 1 failed, 2 wrong use or could not tell, 3 partly;
+130 and 143 ended by SIGINT or SIGTERM.
 
 Each command imports what it needs when it runs: an init container pays for every import.
 """
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     logs.set_up()
     try:
-        return int(chosen.command(chosen))
+        return _ended(chosen)
     except (SettingsError, UserError) as error:
         log.error("%s", error)
         return WRONG_USE
@@ -39,6 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+
+
+def _ended(chosen: argparse.Namespace) -> int:
+    if chosen.command in (_run, _demo):  # they end in an order of their own
+        return int(chosen.command(chosen))
+    from sidecar.commands.interruption import until_signalled
+
+    return until_signalled(chosen.name, lambda: int(chosen.command(chosen)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,7 +116,7 @@ def _add(
     settings_flags: bool = True,
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=meaning, description=meaning)
-    parser.set_defaults(command=command)
+    parser.set_defaults(command=command, name=name)
     parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
     if dry_run:
         parser.add_argument("--dry-run", action="store_true", help="say what would move, move nothing")
@@ -147,17 +156,13 @@ def _moving(chosen: argparse.Namespace) -> Settings:
 def _restore(chosen: argparse.Namespace) -> int:
     from sidecar.commands import restore
 
-    return restore(
-        _moving(chosen), dry_run=chosen.dry_run, as_json=chosen.json, token_file=chosen.token_file
-    )
+    return restore(_moving(chosen), dry_run=chosen.dry_run, as_json=chosen.json, token_file=chosen.token_file)
 
 
 def _backup(chosen: argparse.Namespace) -> int:
     from sidecar.commands import backup
 
-    return backup(
-        _moving(chosen), dry_run=chosen.dry_run, as_json=chosen.json, token_file=chosen.token_file
-    )
+    return backup(_moving(chosen), dry_run=chosen.dry_run, as_json=chosen.json, token_file=chosen.token_file)
 
 
 def _verify(chosen: argparse.Namespace) -> int:

@@ -109,12 +109,24 @@ class EmbeddedS3:
                 left.unlink(missing_ok=True)
 
     def create_bucket(self, name: str) -> None:
-        """Make `name` exist (this server makes a missing bucket for the first write into it)."""
-        import obstore
+        """Make `name` exist (this server makes a missing bucket for the first write into it).
 
-        store = _client(self.endpoint, name)
-        obstore.put(store, "created", b"", use_multipart=False)
-        obstore.delete(store, "created")
+        Raises
+        ------
+        SidecarError: the server will not have it.
+        """
+        import obstore
+        from obstore.exceptions import BaseError
+
+        try:
+            store = _client(self.endpoint, name)
+            obstore.put(store, "created", b"", use_multipart=False)
+            obstore.delete(store, "created")
+        except (BaseError, OSError, ValueError) as error:
+            raise SidecarError(
+                f"the embedded S3 server did not make the bucket {name!a}",
+                "a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens",
+            ) from error
 
     def __enter__(self) -> EmbeddedS3:
         self.start()

@@ -197,7 +197,7 @@ def _home(value: str) -> str:
     _text(value)
     expanded = str(Path(value).expanduser())
     if not expanded.startswith("/"):
-        raise ValueError("give an absolute path")
+        raise ValueError(f"give an absolute path, such as {Path.cwd() / value}")
     if re.sub(r"\{user_id\}", "", expanded).count("{") or expanded.count("{user_id}") > 1:
         raise ValueError("the only placeholder is {user_id}, once")
     if ".." in Path(expanded).parts:

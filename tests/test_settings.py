@@ -35,6 +35,11 @@ def test_the_home_follows_the_clients_own_variable() -> None:
     assert load(both).home_of("ada") == Path("/homes/ada")
 
 
+def test_a_relative_home_is_refused_with_the_absolute_one() -> None:
+    with pytest.raises(SettingsError, match=rf"--home is 'x/.claude': .* such as {Path.cwd()}/x/.claude$"):
+        load(HOME, {"home": "x/.claude"})
+
+
 def test_an_unknown_name_is_fatal_and_the_nearest_is_named() -> None:
     with pytest.raises(SettingsError, match=r"CLAUDE_SIDECAR_USER_IDD.*nearest is CLAUDE_SIDECAR_USER_ID"):
         load({**HOME, "CLAUDE_SIDECAR_USER_IDD": "ada"})

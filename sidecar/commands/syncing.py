@@ -6,6 +6,12 @@ one home.
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
 from sidecar.area.store import Store
 from sidecar.commands.output import DONE, FAILED, PARTLY, Shown, mib, print_json, say, sentence
 from sidecar.errors import SettingsError, SidecarError
@@ -14,6 +20,7 @@ from sidecar.settings import BUCKET_NOT_CONFIGURED, Settings
 from sidecar.sync.access import tell_access
 from sidecar.sync.initial import backup_failed, backup_home, failed, initial_sync, restore_area
 from sidecar.sync.ledger import LedgerBusy
+from sidecar.sync.ledger_peek import peek
 from sidecar.sync.results import BackupResult, SyncResult
 from sidecar.sync.workspace import Workspace
 
@@ -44,8 +51,7 @@ def restore(
 def _restored(settings: Settings, user_id: str, dry_run: bool, token_file: str | None) -> SyncResult:
     try:
         store = Store.connect(settings, outage_seconds=settings.restore_timeout_seconds)
-        with Workspace.open(settings, store, user_id, live=False) as workspace:
-            tell_access(workspace)
+        with (_planned if dry_run else _opened)(settings, store, user_id) as workspace:
             operation = initial_sync
             if workspace.ledger.header.restored:  # not the first time: an agent may be at work
                 workspace.live, operation = True, restore_area
@@ -56,6 +62,32 @@ def _restored(settings: Settings, user_id: str, dry_run: bool, token_file: str |
         return RunningSidecar(settings, user_id, token_file).restore(busy, dry_run=dry_run)
     except SidecarError as error:
         return failed(user_id, error)
+
+
+@contextlib.contextmanager
+def _opened(settings: Settings, store: Store, user_id: str) -> Iterator[Workspace]:
+    with Workspace.open(settings, store, user_id, live=False) as workspace:
+        tell_access(workspace)
+        yield workspace
+
+
+@contextlib.contextmanager
+def _planned(settings: Settings, store: Store, user_id: str) -> Iterator[Workspace]:
+    """For a dry run: what is not there is not made, but stood in for by what is gone afterwards."""
+    import tempfile
+
+    home = settings.home_of(user_id)
+    is_there = os.path.lexists(home)
+    with tempfile.TemporaryDirectory(prefix="claude-sidecar-plan-") as directory:
+        stand_in = Path(directory)
+        if not is_there:
+            (stand_in / "home").mkdir()
+            settings = replace(settings, home=str(stand_in / "home"))
+        if not is_there or peek(settings.state_dir, user_id) is None:
+            settings = replace(settings, state_dir=stand_in / "state")
+        with Workspace.open(settings, store, user_id, live=False, make_home=False) as workspace:
+            workspace.home.root = home  # what is said names the home that is meant
+            yield workspace
 
 
 def _restore_code(policy: str, result: SyncResult) -> int:

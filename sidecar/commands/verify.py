@@ -60,7 +60,9 @@ def _fraction(sample: str) -> float:
 
 
 def _inspected(settings: Settings, user_id: str, fraction: float, seed: str) -> Inspection:
-    store, keys = Store.connect(settings), AreaKeys(settings.prefix, user_id)
+    # As patient as a restore, in all: an outage ends it within that time.
+    store = Store.connect(settings, outage_seconds=settings.restore_timeout_seconds)
+    keys = AreaKeys(settings.prefix, user_id)
     rules = Rules(include=settings.include, exclude=settings.exclude)
     with Home.open(settings.home_of(user_id)) as home, _spool_directory(settings) as directory:
         sides = Sides(settings, store, keys, home, rules)

@@ -136,8 +136,9 @@ class Bringing:
             if self._workspace.ledger.mark(item.path) is None  # of a pack, some may have come
         ]
         if isinstance(error, HomeFull):
+            if not tally.full:  # each worker meets it
+                log.warning("The home's volume is full: %s", error)
             tally.full = True
-            log.warning("The home's volume is full: %s", error)
         elif concerns_all(error):
             tally.error = error
         else:
