@@ -5,8 +5,13 @@ Both sides apply the same rule, so that what one refuses the other never produce
 
 from __future__ import annotations
 
+import re
+
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 MAX_KEY_BYTES = 1024
+# Nearly every path: printable ASCII, and no part that is empty, ".", ".." or too long.
+_PLAIN_PART = r"(?!\.{1,2}(?:/|\Z))[ -.0-\[\]-~]{1,255}"
+_PLAIN_PATH = re.compile(f"{_PLAIN_PART}(?:/{_PLAIN_PART})*")
 
 
 def user_id_problem(user_id: str) -> str:
@@ -35,6 +40,8 @@ def path_problem(path: str, key_prefix_bytes: int = 0) -> str:
 
     Applied in both directions, so that what one side refuses the other never produces.
     """
+    if key_prefix_bytes + len(path) <= MAX_KEY_BYTES and _PLAIN_PATH.fullmatch(path):
+        return ""
     if not path:
         return "an empty name"
     if any(0xD800 <= ord(c) <= 0xDFFF for c in path):

@@ -40,8 +40,8 @@ def listing(connection: Connection, prefix: str, patience: Patience) -> Listing:
     if not found:
         return _confirmed_empty(connection, prefix, patience, what)
     connection.prove()
-    if len(found) % _PAGE == 0:
-        return _exact(connection, prefix, patience)  # it may have ended for want of a continuation token
+    if len(found) % _PAGE == 0 and _goes_on(connection, prefix, found[-1].key, patience, what):
+        return _exact(connection, prefix, patience)  # it ended for want of a continuation token
     suspects = _suspects(found)
     if len(suspects) > _FEW_SUSPECTS:
         return _exact(connection, prefix, patience)
@@ -53,14 +53,24 @@ class _BeyondObstore(Exception):
     """There is a key that obstore cannot read."""
 
 
-def _all(store: S3Store, prefix: str) -> list[ObjectInfo]:
+def _all(store: S3Store, prefix: str, after: str | None = None) -> list[ObjectInfo]:
     import obstore
     from obstore.exceptions import InvalidPathError
 
     try:
-        return [info_of(meta) for chunk in obstore.list(store, prefix, chunk_size=_PAGE) for meta in chunk]
+        pages = obstore.list(store, prefix, offset=after, chunk_size=_PAGE)
+        return [info_of(meta) for page in pages for meta in page]
     except InvalidPathError as error:
         raise _BeyondObstore from error
+
+
+def _goes_on(connection: Connection, prefix: str, last: str, patience: Patience, what: str) -> bool:
+    """Whether there is more after `last`, the end of a full page."""
+    connection.traffic.count("list")
+    try:
+        return bool(patience.attempt(lambda: connection.call(what, lambda store: _all(store, prefix, last))))
+    except _BeyondObstore:
+        return True
 
 
 def _suspects(found: list[ObjectInfo]) -> set[str]:

@@ -8,6 +8,7 @@ other, and once a batch has shown that, the turns end.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from sidecar.errors import HomeError
 from sidecar.home.beneath import Home
 from sidecar.home.entries import FileStat
+from sidecar.home.structure import opened_or_made
 from sidecar.home.writes import Replacing, open_writer
 
 # A local disk or memory takes 0.02 to 0.1 ms for a file, a network file system six round trips.
@@ -35,20 +37,40 @@ class WholeFile:
 def write_batch(home: Home, files: Sequence[WholeFile]) -> list[FileStat | HomeError]:
     """Write each of `files`; one outcome for each, in order. A file that fails does not stop the others."""
     if home.turn.shared:
-        return [_written(home, file) for file in files]
+        return _written(home, files)
     with home.turn.lock:
         started = time.perf_counter()
-        outcomes = [_written(home, file) for file in files]
+        outcomes = _written(home, files)
         seconds = time.perf_counter() - started
     if seconds > _SLOW_SECONDS_PER_FILE * len(files):
         home.turn.shared = True
     return outcomes
 
 
-def _written(home: Home, file: WholeFile) -> FileStat | HomeError:
+def _written(home: Home, files: Sequence[WholeFile]) -> list[FileStat | HomeError]:
+    """The outcomes of `files`; a directory is opened once for those that follow each other in it."""
+    outcomes: list[FileStat | HomeError] = []
+    parent, directory = "", -1
     try:
-        with open_writer(home, file.path) as writer:
-            writer.write(file.data)
-            return writer.commit(mtime_ns=file.mtime_ns, mode=file.mode, replacing=file.replacing)
-    except HomeError as error:
-        return error
+        for file in files:
+            above = file.path.rpartition("/")[0]
+            try:
+                if directory < 0 or above != parent:
+                    directory = _changed(directory)
+                    parent, directory = above, opened_or_made(home, above)
+                with open_writer(home, file.path, directory) as writer:
+                    writer.write(file.data)
+                    stat = writer.commit(mtime_ns=file.mtime_ns, mode=file.mode, replacing=file.replacing)
+                outcomes.append(stat)
+            except HomeError as error:
+                outcomes.append(error)
+    finally:
+        _changed(directory)
+    return outcomes
+
+
+def _changed(directory: int) -> int:
+    """Close `directory`; returns what stands for none."""
+    if directory >= 0:
+        os.close(directory)
+    return -1

@@ -49,19 +49,20 @@ Replacing = FileStat | Literal["anything"] | None
 class Writer:
     """One file in the making; a context manager. Left without `commit`, nothing of it remains."""
 
-    __slots__ = ("_directory", "_fd", "_home", "_name", "_path", "_size", "_temporary")
+    __slots__ = ("_directory", "_fd", "_home", "_is_lent", "_name", "_path", "_size", "_temporary")
 
-    def __init__(self, home: Home, path: str) -> None:
+    def __init__(self, home: Home, path: str, directory: int | None) -> None:
         parent, self._name = parent_and_name(path)
+        self._is_lent = directory is not None
         self._home = home
         self._path = path
         self._size = 0
         self._temporary = temporary_name()
-        self._directory = opened_or_made(home, parent)
+        self._directory = opened_or_made(home, parent) if directory is None else directory
         try:
             self._fd = os.open(self._temporary, _CREATE, 0o600, dir_fd=self._directory)
         except OSError as error:
-            os.close(self._directory)
+            self._leave_directory()
             raise home_error("write", path, error) from error
         # The lock tells `remove_leftovers` of another process that this one lives.
         with suppress(OSError):
@@ -78,7 +79,7 @@ class Writer:
                 self._forget()
         finally:
             os.close(self._fd)
-            os.close(self._directory)
+            self._leave_directory()
 
     def write(self, data: bytes | memoryview) -> None:
         """Add `data` at the end.
@@ -111,8 +112,7 @@ class Writer:
         HomeError: a directory, a link or another kind of file is in the way.
         """
         try:
-            self._dress(mtime_ns, mode)
-            dressed = os.fstat(self._fd)
+            dressed = self._dressed(mtime_ns, mode & 0o777)
             self._place(replacing, dressed.st_ino)
             renamed = os.fstat(self._fd)
         except OSError as error:
@@ -122,12 +122,16 @@ class Writer:
         mtime_ns, mode = dressed.st_mtime_ns, dressed.st_mode & 0o777
         return FileStat(self._path, self._size, mtime_ns, renamed.st_ctime_ns, mode, dressed.st_ino)
 
-    def _dress(self, mtime_ns: int, mode: int) -> None:
+    def _dressed(self, mtime_ns: int, mode: int) -> os.stat_result:
         if self._home.owner is not None and os.geteuid() == 0:
             os.fchown(self._fd, *self._home.owner)
-        os.fchmod(self._fd, mode & 0o777)
         mtime_ns = max(-_INT64, min(mtime_ns, _INT64))
         os.utime(self._fd, ns=(mtime_ns, mtime_ns))
+        dressed = os.fstat(self._fd)
+        if dressed.st_mode & 0o777 != mode:  # most are as they were made
+            os.fchmod(self._fd, mode)
+            dressed = os.fstat(self._fd)
+        return dressed
 
     def _place(self, replacing: Replacing, inode: int) -> None:
         where = (self._directory, self._temporary, self._name, self._path)
@@ -139,6 +143,10 @@ class Writer:
             os.rename(self._temporary, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         self._temporary = ""
 
+    def _leave_directory(self) -> None:
+        if not self._is_lent:
+            os.close(self._directory)
+
     def _forget(self) -> None:
         """Remove the temporary file, if that is still what has its name."""
         with suppress(OSError):
@@ -147,15 +155,17 @@ class Writer:
                 os.unlink(self._temporary, dir_fd=self._directory)
 
 
-def open_writer(home: Home, path: str) -> Writer:
+def open_writer(home: Home, path: str, directory: int | None = None) -> Writer:
     """Begin the file at `path`; the directories above it are made as needed (mode 0700).
+
+    `directory`: a descriptor of the one right above, where the caller has it open; it stays open.
 
     Raises
     ------
     HomeFull: no space.
     HomeError: something other than a directory is in the way, or the home may not be written.
     """
-    return Writer(home, path)
+    return Writer(home, path, directory)
 
 
 def remove(home: Home, path: str, expected: FileStat) -> None:

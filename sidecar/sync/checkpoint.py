@@ -97,8 +97,6 @@ def checkpoint(
         tally.mirrored = mirroring.carry_out(workspace, deleted)
     if (tally.noted or tally.mirrored.gone or picture.shape_changed(workspace, scan)) and not tally.halted:
         _commit_picture(workspace, scan, tally, pack=pack and not stop())
-    elif tally.noted:
-        workspace.ledger.save()
     return _result(workspace, tally, begun)
 
 
@@ -218,7 +216,6 @@ def _commit_picture(workspace: Workspace, scan: Scan, tally: _Tally, *, pack: bo
             mirroring.settled(workspace, tally.mirrored)
     except SidecarError as error:
         tally.error = error
-    workspace.ledger.save()
 
 
 def _planned(

@@ -55,6 +55,10 @@ class _Content:
         kind = line[0]
         if kind == "mark":
             self.marks[line[1]] = unpacked(line[2])
+        elif kind == "marks":
+            self.marks.update({path: unpacked(fields) for path, fields in line[1].items()})
+        elif kind == "header":
+            self.header = header_of(line[1])
         elif kind == "forget":
             self.marks.pop(line[1], None)
             self.flushed.pop(line[1], None)
@@ -162,7 +166,7 @@ class Ledger:
     def record_all(self, marks: Mapping[str, Mark]) -> None:
         """`record` for many paths, in one write."""
         with self._mutex:
-            self._file.append_all([["mark", path, packed(mark)] for path, mark in marks.items()])
+            self._file.append(["marks", {path: packed(mark) for path, mark in marks.items()}])
             self._content.marks.update(marks)
             self._learned.update(marks)
 
@@ -241,10 +245,10 @@ class Ledger:
     # -- the whole
 
     def set_header(self, header: Header) -> None:
-        """Replace the header and save."""
+        """Replace the header: on disk and in memory before this returns."""
         with self._mutex:
+            self._file.append(["header", header_document(header)])
             self._content.header = header
-        self.save()
 
     def start_over(self, home: tuple[int, int], pod_uid: str | None) -> None:
         """Drop everything and become a fresh writer: the ledger did not fit this home (rule 17)."""
@@ -265,6 +269,8 @@ class Ledger:
     def _apply(self, line: list[Any]) -> None:
         self._file.append(line)
         self._content.apply(line)
+        if self._file.is_long:
+            self._file.replace(self._content.document())
 
     def close(self) -> None:
         """Give the lock back. Closing twice is fine."""

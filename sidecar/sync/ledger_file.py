@@ -9,14 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sidecar.errors import FormatError, LedgerError
 from sidecar.logs import log
 
-FORMAT_MAJOR, FORMAT_MINOR = 1, 0
+FORMAT_MAJOR, FORMAT_MINOR = 1, 1
+# A log of this size is read in a tenth of a second; what is longer than the snapshot is worth a new one.
+_LONG_BYTES = 8 * 1024 * 1024
 
 
 class LedgerFile:
@@ -28,6 +29,12 @@ class LedgerFile:
         self._log = directory / "ledger.log"
         self._log_fd = -1
         self._log_size = 0
+        self._snapshot_size = 0
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the log has grown so far that a new snapshot pays."""
+        return self._log_size > max(_LONG_BYTES, 2 * self._snapshot_size)
 
     def read(self) -> tuple[dict[str, Any] | None, list[list[Any]]]:
         """The snapshot, and the log's lines since; None where there is no snapshot that can be read.
@@ -85,7 +92,9 @@ class LedgerFile:
         epoch = secrets.token_hex(8)
         document = {"version": f"{FORMAT_MAJOR}.{FORMAT_MINOR}", "epoch": epoch, **document}
         try:
-            self._write_snapshot(orjson.dumps(document))
+            data = orjson.dumps(document)
+            self._write_snapshot(data)
+            self._snapshot_size = len(data)
             if self._log_fd < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
                 self._log_fd = os.open(self._log, flags, 0o600)
@@ -109,13 +118,9 @@ class LedgerFile:
         ------
         LedgerError: the disk is full, or the directory cannot be written.
         """
-        self.append_all([line])
-
-    def append_all(self, lines: Iterable[list[Any]]) -> None:
-        """`append` for many changes, in one write: all of them, or none."""
         import orjson
 
-        data = b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
+        data = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
         try:
             written = os.write(self._log_fd, data)
             if written != len(data):

@@ -80,7 +80,6 @@ def restore(
             _overlay(workspace, journal or Journal(), tally)
             _shape(workspace, manifest, scan)
             _finish(workspace, tally)
-        workspace.ledger.save()
     else:
         tally.files, tally.bytes = len(fitting), sum(item.info.size for item in fitting)
     return _result(workspace, tally, begun, dry_run)

@@ -115,7 +115,7 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
         ledger.record("path", MARK)
         ledger.save()
     file = one(tmp_path, "ledger.json")
-    newer = file.read_bytes().replace(b'"version":"1.0"', b'"version":"2.0"')
+    newer = file.read_bytes().replace(b'"version":"1.1"', b'"version":"2.0"')
     file.write_bytes(newer)
     with pytest.raises(FormatError, match=r"2\.0"):
         opened(tmp_path)
