@@ -18,7 +18,8 @@ def main(arguments: list[str]) -> int:
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = parser.add_subparsers(dest="name", required=True)
-    modules = {name: importlib.import_module(f"benchmarks.{name}") for name in NAMES}
+    asked = [name for name in NAMES if name in arguments[:1]] or NAMES
+    modules = {name: importlib.import_module(f"benchmarks.{name}") for name in asked}
     for name, module in modules.items():
         module.add_options(names.add_parser(name, help=(module.__doc__ or "").splitlines()[0]))
     options = parser.parse_args(arguments)

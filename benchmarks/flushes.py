@@ -12,6 +12,7 @@ from benchmarks import gauges, workloads
 from benchmarks.arena import Arena, Defect, Sample
 from benchmarks.counting import Traffic, Wiretap
 from benchmarks.peers import USER, ClaudeSidecar
+from benchmarks.ports import free_port
 from sidecar.settings import Settings
 from tests.processes import Sidecar, environ_of
 
@@ -35,10 +36,10 @@ class Flush(ClaudeSidecar):
                 tap.take()
             assert sidecar.process
             pid = sidecar.process.pid
-            cpu_before, began = gauges.threads_cpu_seconds(pid), time.monotonic()
+            cpu_before, began = gauges.cpu_seconds(pid), time.monotonic()
             self._flush(sidecar, home, 2)
             wall = time.monotonic() - began
-            cpu = gauges.threads_cpu_seconds(pid) - cpu_before
+            cpu = gauges.cpu_seconds(pid) - cpu_before
             return Sample(wall, cpu, gauges.peak_kib(pid)), tap.take() if tap else None
 
     @contextlib.contextmanager
@@ -54,8 +55,11 @@ class Flush(ClaudeSidecar):
             state_dir=site.state / "state",
             aws={**site.environ, "AWS_ENDPOINT_URL": endpoint},
         )
-        with Sidecar(environ_of(settings), site.state / "log") as sidecar:
-            sidecar.wait_for("/readyz", seconds=120)
+        with Sidecar(environ_of(settings), site.state / "log", free_port(), free_port()) as sidecar:
+            try:
+                sidecar.wait_for("/readyz", seconds=120)
+            except AssertionError as error:
+                raise Defect(f"the sidecar did not get ready: {error}") from error
             yield sidecar, home
         arena.drop(site)
 

@@ -18,6 +18,7 @@ from benchmarks import gauges
 from benchmarks.agent import Agent
 from benchmarks.bed import BUCKET, Bed, Place, seconds, table
 from benchmarks.counting import Wiretap
+from benchmarks.ports import free_port
 from tests.processes import Sidecar, environ_of
 from tests.servers import client
 
@@ -73,7 +74,7 @@ class _Pods:
             agent.append(LOG, 100_000)
             for note in range(20):
                 agent.append(f"plans/{note}.md", 1000)
-            sidecar = Sidecar(environ_of(place.settings), place.directory / "log")
+            sidecar = Sidecar(environ_of(place.settings), place.directory / "log", free_port(), free_port())
             self.pods.append((place, self._stack.enter_context(sidecar)))
         return self
 

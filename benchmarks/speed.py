@@ -16,6 +16,7 @@ import platform
 import random
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -46,6 +47,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=int, default=5, help="of each row (default 5)")
     parser.add_argument("--long-rounds", type=int, default=3, help="of the rows of 600 MiB (default 3)")
+    parser.add_argument(
+        "--delayed-rounds", type=int, default=3, help="at most, with a round-trip time (default 3)"
+    )
     parser.add_argument("--round-trips", default="0,20", help="milliseconds, comma-separated (default 0,20)")
     parser.add_argument("--directory", type=Path, default=MEMORY, help=f"where all lies (default {MEMORY})")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
@@ -62,7 +66,9 @@ def run(options: argparse.Namespace) -> int:
     if lacking := _lacks_room(options):
         print(lacking)
         return 2
+    began = time.monotonic()
     comparison = compare(options, [TOOLS[name] for name in options.peers])
+    _say(f"All of it took {(time.monotonic() - began) / 60:.1f} minutes.")
     print(report.markdown(comparison))
     if options.json:
         results.save(comparison, options.json)
@@ -95,6 +101,7 @@ class _Contest:
         if row.appends and any(tool.name == "claude-sidecar" for tool in tools):
             self._tools.append(Flush())
         self._rounds = options.long_rounds if row.long else options.rounds
+        self._delayed_rounds = min(self._rounds, options.delayed_rounds)
         self._round_trips = [int(one) for one in options.round_trips.split(",")]
         self._random = random.Random(f"{SEED} {row.name}")
         self._number = 0
@@ -109,12 +116,13 @@ class _Contest:
 
     def _timed(self, milliseconds: int) -> list[Result]:
         found = {tool.name: Result(self._row.name, tool.name, milliseconds) for tool in self._tools}
+        rounds = self._delayed_rounds if milliseconds else self._rounds
         with self._way(milliseconds) as endpoint:
-            for number in range(self._rounds):
+            for number in range(rounds):
                 for tool in self._next_round():
                     if sample := self._tried(tool, endpoint):
                         _add(found[tool.name], sample)
-                _say(f"{self._row.name}, {milliseconds} ms, round {number + 1} of {self._rounds}")
+                _say(f"{self._row.name}, {milliseconds} ms, round {number + 1} of {rounds}")
         for name, result in found.items():
             result.defect = self._defects.get(name, "")
             if traffic := self._traffic.get(name):

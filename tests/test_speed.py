@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import socket
+import subprocess
 import sys
 import threading
 from argparse import Namespace
@@ -12,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import chart, publishing, report, results, speed
+from benchmarks import chart, gauges, publishing, report, results, speed
 from benchmarks.arena import Arena, Defect, check_equal
 from benchmarks.counting import Wiretap
 from benchmarks.peers import TOOLS, ClaudeSidecar, Command, S5cmd, Site
@@ -52,7 +53,7 @@ class Absent(S5cmd):
 
 
 def options(directory: Path, *only: str) -> Namespace:
-    common = {"quick": False, "rounds": 1, "long_rounds": 1, "round_trips": "0"}
+    common = {"quick": False, "rounds": 1, "long_rounds": 1, "round_trips": "0", "delayed_rounds": 1}
     return Namespace(**common, directory=directory, only=[*only])
 
 
@@ -158,6 +159,24 @@ def test_a_process_is_measured_with_all_that_it_started(arena: Arena) -> None:
     sample = arena.run(Command((sys.executable, "-c", script), {}))
     assert sample.peak_kib > 140_000
     assert arena.run(Command(("true",), {})).peak_kib < 40_000
+
+
+def test_the_cpu_time_of_threads_that_ended_counts() -> None:
+    script = """if True:
+        import sys, threading, time
+        def burn():
+            while time.thread_time() < 0.1: pass
+        thread = threading.Thread(target=burn)
+        thread.start(); thread.join()
+        print("burnt", flush=True); sys.stdin.read()
+    """
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert gauges.cpu_seconds(process.pid) >= 0.1
+        assert gauges.rss_kib(process.pid) <= gauges.peak_kib(process.pid)
+        process.communicate()
 
 
 def test_the_same_figures_come_back_from_the_file(tmp_path: Path) -> None:
