@@ -137,7 +137,8 @@ class _Server:
             task.cancel()
         results = await self._manager.last_backup(deadline)
         durable = all(result.durable for result in results) and not self._died
-        data = termination.message(results, self._manager.durable_at(), f"ended by {self._reason}")
+        known = termination.Durability(self._manager.durable_at(), self._manager.oldest_unsynced_at())
+        data = termination.message(results, known, f"ended by {self._reason}")
         termination.write(self._settings.termination_log, data)
         log.log(20 if durable else 40, "%s", data.split(b"\n", 1)[0].decode())
         await self._stop_manager()

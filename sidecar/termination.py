@@ -6,54 +6,97 @@ A human first line, then one line of JSON; 4,096 bytes at most
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from sidecar.logs import log
-from sidecar.sync.results import BackupResult
+from sidecar.logs import encodable, log
+from sidecar.sync.results import BackupResult, Unsynced
 
 MAX_BYTES = 4096
-_NAMED = 10
+# What is named of each, less and less until the message fits; in characters, which have up to six bytes.
+_STEPS = ((10, 160), (10, 80), (5, 80), (3, 80), (1, 80), (0, 40))
 
 
-def message(results: Sequence[BackupResult], durable_at: float, reason: str) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """``durable_at``: when all was last known to be in the bucket; ``oldest_unsynced_at``: since when the
+    oldest byte is not. Both in seconds since the epoch; 0: never, or nothing."""
+
+    durable_at: float = 0.0
+    oldest_unsynced_at: float = 0.0
+
+
+def message(
+    results: Sequence[BackupResult], known: Durability, reason: str, now: float | None = None
+) -> bytes:
     """The message for `results`, the last backup of each user.
 
     Parameters
     ----------
-    durable_at: when all was last known to be in the bucket, in seconds since the epoch; 0 means never.
     reason: why the process ended, as half a sentence.
+    now: seconds since the epoch, for the age of what is not durable.
     """
     import orjson
 
-    pending = [(result.user_id, entry) for result in results for entry in result.pending]
     failed = [result for result in results if not result.durable]
-    at = datetime.fromtimestamp(durable_at, UTC).isoformat(timespec="seconds") if durable_at else "never"
-    if failed:
-        size = sum(result.unsynced_bytes for result in failed)
-        human = f"NOT durable: {len(pending)} files, {size} bytes; last durable point: {at}; {reason}"
-    else:
-        human = f"All durable at {at}; {reason}"
-    for named in (_NAMED, 3, 0):
-        document = {
-            "durable": not failed,
-            "last_durable_time": at,
-            "reason": reason,
-            "users": len(results),
-            "unsynced_bytes": sum(result.unsynced_bytes for result in results),
-            "pending_files": len(pending),
-            "pending": [
-                {"user": user, "path": entry.path[:120], "bytes": entry.size_bytes, "why": entry.reason[:120]}
-                for user, entry in pending[:named]
-            ],
-            "refused_files": sum(len(result.refused) for result in results),
-            "errors": [f"{r.error} ({r.hint})"[:200] for r in failed if r.error][:named],
-        }
-        data = human.encode()[:500] + b"\n" + orjson.dumps(document)
+    age = (time.time() if now is None else now) - known.oldest_unsynced_at
+    oldest_seconds = max(0, round(age)) if failed and known.oldest_unsynced_at else None
+    human = encodable(_human(failed, known, reason, oldest_seconds)).encode()
+    data = b""
+    for named, characters in _STEPS:
+        document = _document(results, failed, known, reason, named, characters)
+        document["oldest_unsynced_seconds"] = oldest_seconds
+        data = human + b"\n" + orjson.dumps(document)
         if len(data) <= MAX_BYTES:
             break
-    return data[:MAX_BYTES]
+    return data
+
+
+def _human(failed: list[BackupResult], known: Durability, reason: str, oldest_seconds: int | None) -> str:
+    at = _point(known.durable_at)
+    if not failed:
+        return f"All durable at {at}; {reason[:200]}"
+    files, size = sum(len(r.pending) for r in failed), sum(r.unsynced_bytes for r in failed)
+    age = f", the oldest {oldest_seconds} s old" if oldest_seconds is not None else ""
+    return f"NOT durable: {files} files, {size} bytes{age}; last durable point: {at}; {reason[:200]}"
+
+
+def _point(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else "never"
+
+
+def _document(
+    results: Sequence[BackupResult],
+    failed: list[BackupResult],
+    known: Durability,
+    reason: str,
+    named: int,
+    characters: int,
+) -> dict[str, Any]:
+    pending = [(result.user_id, entry) for result in failed for entry in result.pending]
+    errors = [f"{r.error} ({r.hint})" if r.hint else str(r.error) for r in failed if r.error]
+    return {
+        "durable": not failed,
+        "last_durable_time": _point(known.durable_at),
+        "reason": encodable(reason)[:200],
+        "users": len(results),
+        "unsynced_bytes": sum(result.unsynced_bytes for result in failed),
+        "pending_files": len(pending),
+        "pending": [_named(user, entry, characters) for user, entry in pending[:named]],
+        "refused_files": sum(len(result.refused) for result in results),
+        "errors": [encodable(error)[: 2 * characters] for error in errors[: max(1, named // 3)]],
+    }
+
+
+def _named(user: str, entry: Unsynced, characters: int) -> dict[str, Any]:
+    path, why = entry.path, entry.reason
+    if len(path) > characters:  # the end of a path tells one file from the next
+        path = "…" + path[-characters:]
+    return {"user": user[:characters], "path": path, "bytes": entry.size_bytes, "why": why[:characters]}
 
 
 def write(path: str, data: bytes) -> None:

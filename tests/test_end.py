@@ -9,10 +9,19 @@ import pytest
 
 from tests import faults
 from tests.fault_proxy import Fault, FaultProxy
-from tests.running import LOG, append, eventually, fresh_pod, journalled, sidecar, termination
+from tests.processes import Sidecar, environ_of
+from tests.running import LOG, append, eventually, fresh_pod, journalled, metrics, sidecar, termination
 from tests.sync.pods import MakeSettings, objects
 
 MIB = 1024 * 1024
+# Everything that a checkpoint does after its scan breaks.
+BROKEN = """
+import sys
+from sidecar import cli
+from sidecar.sync import checkpoint
+checkpoint._eligible = lambda *_: 1 // 0
+sys.exit(cli.main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -69,13 +78,15 @@ def test_what_is_not_durable_at_the_end_is_named_with_its_bytes_and_the_reason(
         fault_proxy.on("*", faults.throttle(), times=None)
         assert running.end(signal.SIGTERM) == 1
     human, document = termination(tmp_path)
-    assert human.startswith("NOT durable: 80 files, 8000 bytes; last durable point: 20"), human
+    assert human.startswith("NOT durable: 80 files, 8000 bytes, the oldest "), human
+    assert "s old; last durable point: 20" in human
     assert "ended by SIGTERM" in human
     assert (document["pending_files"], document["unsynced_bytes"]) == (80, 8000)
     assert document["durable"] is False
+    assert document["oldest_unsynced_seconds"] >= 0
     first = document["pending"][0]
     assert first["bytes"] == 100
-    assert first["path"].startswith("projects/-www")
+    assert first["path"].endswith(".jsonl")
     assert first["why"]
     assert human in running.text()
 
@@ -129,3 +140,106 @@ def test_sigterm_in_the_middle_of_a_flush_loses_nothing_and_restores_nothing_twi
         eventually(lambda: fault_proxy.seen("PUT", "/journal/"), running)
         assert running.end(signal.SIGTERM) == 0
     assert fresh_pod(settings_for, bucket, tmp_path).read(LOG) == b'{"n": 1}\n{"n": 2}\n'
+
+
+def test_a_policy_that_knows_no_journal_met_first_at_the_end_leaves_time_for_the_checkpoint(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, fault_proxy: FaultProxy
+) -> None:
+    settings = settings_for(bucket, user_id="ada", endpoint=fault_proxy.endpoint)
+    grace = {"CLAUDE_SIDECAR_GRACE_SECONDS": "8", "CLAUDE_SIDECAR_SYNC_DELAY_SECONDS": "600"}
+    with sidecar(settings, tmp_path, **grace) as running:
+        running.wait_for("/readyz")
+        append(settings, LOG, '{"n": 1}\n')
+        fault_proxy.on("*", faults.answer(403, "AccessDenied"), part=".claude-sidecar", times=None)
+        assert running.end(signal.SIGTERM) == 0, running.text()
+    assert objects(s3, bucket)[LOG] == b'{"n": 1}\n'
+    assert termination(tmp_path)[1]["durable"] is True
+
+
+@pytest.mark.parametrize("delay", ["600", "off"], ids=["journal", "interval"])
+def test_a_checkpoint_that_breaks_at_the_end_leaves_a_message_that_is_true(
+    delay: str, bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    settings.home_of("ada").mkdir()
+    (tmp_path / "termination-log").touch()
+    s3.put_object(Bucket=bucket, Key="user_data/ada/.claude/plans/known.md", Body=b"plan")
+    environ = environ_of(settings, CLAUDE_SIDECAR_SYNC_DELAY_SECONDS=delay)
+    with Sidecar(environ, tmp_path / "log", program=("-c", BROKEN)) as running:
+        running.wait_for("/readyz")
+        append(settings, LOG, '{"n": 1}\n')
+        assert running.end(signal.SIGTERM) == (1 if delay == "off" else 0), running.text()
+    human, document = termination(tmp_path)
+    if delay == "off":
+        assert human.startswith("NOT durable: 1 files, 9 bytes"), human
+        assert document["pending"][0]["path"] == LOG
+        assert "ZeroDivisionError" in document["errors"][0]
+    else:
+        assert document["durable"] is True
+        assert journalled(s3, bucket)[LOG] == b'{"n": 1}\n'
+    assert "ZeroDivisionError" in running.text(), "the log has the whole error"
+
+
+def test_without_a_journal_what_was_not_in_time_is_named(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, fault_proxy: FaultProxy
+) -> None:
+    settings = settings_for(bucket, user_id="ada", endpoint=fault_proxy.endpoint)
+    grace = {"CLAUDE_SIDECAR_GRACE_SECONDS": "2", "CLAUDE_SIDECAR_SYNC_DELAY_SECONDS": "off"}
+    with sidecar(settings, tmp_path, **grace) as running:
+        running.wait_for("/readyz")
+        append(settings, LOG, '{"n": 1}\n')
+        fault_proxy.on("PUT", faults.delay(60), times=None)
+        assert running.end(signal.SIGTERM) == 1
+    human, document = termination(tmp_path)
+    assert human.startswith("NOT durable: 1 files, 9 bytes"), human
+    assert document["pending"][0]["path"] == LOG
+
+
+def test_a_bucket_that_never_answered_leaves_nothing_durable_and_says_so_all_the_time(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, fault_proxy: FaultProxy
+) -> None:
+    settings = settings_for(bucket, user_id="ada", endpoint=fault_proxy.endpoint)
+    fault_proxy.down()
+    with sidecar(settings, tmp_path, CLAUDE_SIDECAR_GRACE_SECONDS="2") as running:
+        running.wait_for("/livez")
+        append(settings, LOG, '{"n": 1}\n')
+        eventually(lambda: metrics(running).get("unsynced_bytes") == 9, running, 60)
+        told = metrics(running)
+        assert told["unsynced_files"] == 1
+        assert told["oldest_unsynced_age_seconds"] > 0
+        assert "last_durable_timestamp_seconds" not in told
+        user = running.call("GET", "/v1/stats")[1]["users"]["ada"]
+        assert (user["unsynced_bytes"], user["last_durable_time"]) == (9, None)
+        assert running.end(signal.SIGTERM) == 1
+    human, document = termination(tmp_path)
+    assert human.startswith("NOT durable: 1 files, 9 bytes, the oldest "), human
+    assert "last durable point: never" in human
+    assert document["pending"][0]["path"] == LOG
+    assert running.text().count("Initial sync failed") == 1, running.text()
+
+
+def test_a_flush_is_durable_while_a_long_checkpoint_runs_which_begins_no_file_meanwhile(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, fault_proxy: FaultProxy
+) -> None:
+    settings = settings_for(bucket, user_id="ada", endpoint=fault_proxy.endpoint)
+    more = {"CLAUDE_SIDECAR_SYNC_DELAY_SECONDS": "0.2", "CLAUDE_SIDECAR_CONCURRENCY": "2"}
+    with sidecar(settings, tmp_path, CLAUDE_SIDECAR_GRACE_SECONDS="4", **more) as running:
+        running.wait_for("/readyz")
+        for number in range(100):
+            append(settings, f"plans/{number}.md", "plan")
+        eventually(lambda: len(journalled(s3, bucket)) == 100, running)
+        fault_proxy.clear()
+        fault_proxy.on("PUT", faults.delay(0.3), part="/plans/", times=None)
+        fault_proxy.on("PUT", faults.delay(1.5), part="/journal/", times=2)
+        running.call("POST", "/v1/sync?wait=checkpoint&timeout=0.5")
+        append(settings, LOG, '{"n": 1}\n')
+        eventually(lambda: fault_proxy.seen("PUT", "/journal/"), running)
+        begun = len(fault_proxy.seen("PUT", "/plans/"))
+        eventually(lambda: LOG in journalled(s3, bucket), running)
+        after = len(fault_proxy.seen("PUT", "/plans/"))
+        assert 0 < begun < 100, "the checkpoint was over"
+        assert after - begun <= 4, "a file of the checkpoint began beside the flush"
+        append(settings, LOG, '{"n": 2}\n')
+        running.end(signal.SIGTERM)
+    assert journalled(s3, bucket)[LOG] == b'{"n": 1}\n{"n": 2}\n', "the end's flush did not go first"
+    assert len(objects(s3, bucket)) < 101

@@ -46,6 +46,10 @@ class Books:
         """Something is not durable from now on."""
         self.unsynced_since = self.unsynced_since or self.clock()
 
+    def found(self, files: int, size_bytes: int) -> None:
+        """So much is not durable, by the look that a flush begins with; called from its thread."""
+        self.unsynced_files, self.unsynced_bytes = files, size_bytes
+
     def note(self, result: BackupResult, begun_at: float, *, dirty: bool, said: bool = False) -> None:
         """Keep the books of what is durable, and say what is not.
 

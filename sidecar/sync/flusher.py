@@ -17,7 +17,7 @@ from sidecar.home.reads import open_file
 from sidecar.home.scan import look, scan
 from sidecar.sync import tombstones
 from sidecar.sync.compare import is_transcript
-from sidecar.sync.flush import FlushResult, flush, needs_flush
+from sidecar.sync.flush import FlushResult, flush, needs_flush, new_bytes
 from sidecar.sync.flush_entry import put_entry
 from sidecar.sync.results import BackupResult, Unsynced
 from sidecar.sync.tails import Tail, Tails, at_leisure, read
@@ -45,11 +45,16 @@ class Changes(Protocol):
 class Flusher:
     """Flushes the home of `workspace` to its journal.
 
+    `found`: told how many files and bytes are not durable, before the first of them is sent.
+
     ``enabled``: False once the bucket's policy turned out to know no journal: then intervals do the work.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(
+        self, workspace: Workspace, found: Callable[[int, int], None] = lambda files, size_bytes: None
+    ) -> None:
         self._workspace = workspace
+        self._found = found
         self._tails = Tails()
         self._left: frozenset[str] = frozenset()
         self.enabled = True
@@ -63,7 +68,9 @@ class Flusher:
         workspace = self._workspace
         tombstones.recall(workspace)
         stats, refused = self._changed_files(changes)
-        result = flush(workspace, [s for s in stats if needs_flush(workspace, s)], self._tails)
+        dirty = [stat for stat in stats if needs_flush(workspace, stat)]
+        self._found(len(dirty), sum(new_bytes(workspace, stat) for stat in dirty))
+        result = flush(workspace, dirty, self._tails)
         self._left = frozenset(entry.path for entry in result.pending)
         if isinstance(result.error, AccessDenied) and self.enabled:
             self.enabled = False

@@ -83,7 +83,7 @@ class Flushing:
             return
         if self.task is None:
             loop = asyncio.get_running_loop()
-            self.flusher = Flusher(workspace)
+            self.flusher = Flusher(workspace, self._books.found)
 
             def on_change() -> None:
                 if not loop.is_closed():
@@ -204,7 +204,7 @@ class Flushing:
         workspace = self._operations.workspace
         self._operations.flush_lock = asyncio.Lock()
         if workspace and not self.denied and self.flusher:
-            self.flusher = Flusher(workspace)
+            self.flusher = Flusher(workspace, self._books.found)
 
     async def close(self) -> None:
         """End the loop and the watch."""
