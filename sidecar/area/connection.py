@@ -15,6 +15,7 @@ from sidecar import __version__
 from sidecar.area.answers import SERVICE_MARK, Answer, of_awscrt, of_obstore, of_token_service
 from sidecar.area.credentials import crt_provider, lease_of, obstore_arguments, source_of
 from sidecar.area.failures import Failure, Where, failure
+from sidecar.area.ranges import AHEAD_IN_ALL
 from sidecar.area.region import region_of
 from sidecar.area.target import Target, target_of
 from sidecar.area.traffic import Traffic
@@ -59,6 +60,7 @@ class Connection:
         self._lock = threading.Lock()
         self._patience_factor = 1
         self.traffic = Traffic()
+        self.ranges_ahead = threading.BoundedSemaphore(AHEAD_IN_ALL)
         self.large_uploads = threading.BoundedSemaphore(_LARGE_UPLOADS)
         self._proven = False
         self.guarded = True

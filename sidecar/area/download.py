@@ -11,6 +11,7 @@ from sidecar.area.failures import Failure, failure
 from sidecar.area.objects import ObjectInfo
 from sidecar.area.patience import Patience
 from sidecar.area.proof import prove
+from sidecar.area.ranges import RANGE_BYTES, RANGED_FROM_BYTES, in_order
 from sidecar.errors import ConditionFailed, ObjectDamaged
 
 if TYPE_CHECKING:
@@ -59,12 +60,20 @@ class Download:
     ObjectDamaged: more bytes came than the object has.
     """
 
-    def __init__(self, connection: Connection, key: str, patience: Patience, if_match: str | None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        key: str,
+        patience: Patience,
+        if_match: str | None,
+        expected_bytes: int = 0,
+    ) -> None:
         self._connection = connection
         self._key = key
         self._patience = patience
         self._what = f"reading s3://{connection.target.bucket}/{key}"
-        self._result: GetResult | None = patience.attempt(lambda: self._get(0, if_match))
+        self._is_ranged = expected_bytes >= RANGED_FROM_BYTES
+        self._result: GetResult | None = patience.attempt(lambda: self._begun(if_match))
         self.info = info_of(self._result.meta)
         self.metadata = metadata_of(self._result)
         prove(connection, key, patience, self._what)
@@ -76,7 +85,10 @@ class Download:
         self._result = None  # an unread body ends its connection
 
     def chunks(self, size: int = _CHUNK_BYTES) -> Iterator[bytes]:
-        """The bytes in order, about `size` at a time."""
+        """The bytes in order, about `size` at a time; of a large object, a range at a time."""
+        if self._is_ranged and self.info.etag and self._result is not None:
+            yield from self._ranges()
+            return
         offset, wanted = 0, self.info.size
         stream = self._taken(size)
         while offset < wanted:
@@ -90,6 +102,31 @@ class Download:
                 raise ObjectDamaged(f"{self._what} gave more than its {wanted} bytes", "it is read again")
             self._patience.progress()
             yield chunk
+
+    def _ranges(self) -> Iterator[bytes]:
+        """The first range is on its way already; the others come over connections of their own."""
+        first, self._result = self._result, None
+        end = min(RANGE_BYTES, self.info.size)
+        try:
+            data = self._connection.call(self._what, lambda _: bytes(first.bytes()), of_body=True)  # type: ignore[union-attr]
+            self._connection.traffic.count("get", requests=0, received=len(data))
+        except Failure as broken:
+            self._patience.after(broken)
+            data = b""
+        yield data if len(data) == end else self._range(0, end)
+        for data in in_order(self._range, end, self.info.size, self._connection.ranges_ahead):
+            self._patience.progress()
+            yield data
+
+    def _range(self, offset: int, length: int) -> bytes:
+        try:
+            return read_range(
+                self._connection, self._key, offset, length, self.info.etag, self._patience.again()
+            )
+        except ConditionFailed as error:
+            raise ConditionFailed(
+                f"{self._what} in ranges, and it is another version now", "it is read again"
+            ) from error
 
     def read(self) -> bytes:
         """All bytes."""
@@ -105,13 +142,26 @@ class Download:
                     return whole
         return b"".join(self.chunks())
 
-    def _get(self, offset: int, if_match: str | None) -> GetResult:
+    def _begun(self, if_match: str | None) -> GetResult:
+        if not self._is_ranged:
+            return self._get(0, if_match)
+        try:
+            return self._get(0, if_match, RANGE_BYTES)
+        except Failure as failed:
+            if failed.answer.trouble != "no ranges" and failed.answer.status != 416:  # 416: it is empty now
+                raise
+            self._is_ranged = False
+            return self._get(0, if_match)
+
+    def _get(self, offset: int, if_match: str | None, length: int | None = None) -> GetResult:
         import obstore
 
         options: dict[str, Any] = {}
         if if_match:
             options["if_match"] = if_match
-        if offset:
+        if length is not None:
+            options["range"] = (offset, offset + length)
+        elif offset:
             options["range"] = {"offset": offset}
         self._connection.traffic.count("get")
         return self._connection.call(

@@ -37,6 +37,10 @@ class Patience:
         self._since = clock()
         self._failures = 0
 
+    def again(self) -> Patience:
+        """The same patience from its beginning, for a part of the operation that runs beside others."""
+        return Patience(self._outage_seconds, self._clock, self._sleep)
+
     def progress(self) -> None:
         """Something arrived: the store is there, waiting begins anew."""
         self._since = self._clock()

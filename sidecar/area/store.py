@@ -150,8 +150,10 @@ class Store:
         """The object at `key` without its bytes, None where there is none."""
         return head(self._connection, key, self._patience())
 
-    def open(self, key: str, *, if_match: str | None = None) -> Download:
+    def open(self, key: str, *, if_match: str | None = None, expected_bytes: int = 0) -> Download:
         """The object at `key`, to be read; a context manager.
+
+        `expected_bytes`: its size by a listing; a large one is read in ranges, several at once.
 
         Raises
         ------
@@ -161,7 +163,7 @@ class Store:
             from sidecar.area.s5cmd.objects import fetched
 
             return fetched(self._connection, self._carrier, key, self._patience())
-        return Download(self._connection, key, self._patience(), if_match)
+        return Download(self._connection, key, self._patience(), if_match, expected_bytes)
 
     def read_range(self, key: str, offset: int, length: int, *, if_match: str) -> bytes:
         """Exactly `length` bytes from `offset` of the version `if_match`."""

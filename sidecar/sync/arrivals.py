@@ -112,7 +112,7 @@ class _Path:
         return self._append() if step is RestoreStep.APPEND else self._meet()
 
     def _take(self, *, replacing: FileStat | None) -> Arrival:
-        with self.workspace.store.open(self.key) as download:
+        with self.workspace.store.open(self.key, expected_bytes=self.info.size) as download:
             return self._write(download, replacing, local=None)
 
     def _write(

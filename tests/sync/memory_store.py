@@ -258,7 +258,7 @@ class MemoryStore:
         self._pass_point(f"after head {key}")
         return seen
 
-    def open(self, key: str, *, if_match: str | None = None) -> MemoryDownload:
+    def open(self, key: str, *, if_match: str | None = None, expected_bytes: int = 0) -> MemoryDownload:
         self._reads("get", key)
         version = self._bucket.objects.get(key)
         if version is None:
