@@ -25,6 +25,7 @@ from sidecar.logs import log
 from sidecar.settings import Settings
 from sidecar.sync.claude_sync_manager import ClaudeSyncManager
 from sidecar.sync.observers import Observers
+from sidecar.sync.restore_note import taken
 
 DONE, FAILED = 0, 1
 # Kept back from the grace period for the end itself: the termination message and the exit.
@@ -66,6 +67,8 @@ class _Server:
         await listeners.start()
         try:
             await self._manager.start()
+            if left := taken(settings.state_dir):
+                self._metrics.restored(left[0], partly=left[1])
             self._spawn(self._watch_the_managers_tasks(), "watch-tasks")
             self._spawn(self._keep_credentials_fresh(), "renew-credentials")
             if settings.user_id and settings.bucket:

@@ -65,7 +65,7 @@ class Metrics:
         self._checkpoints = self._counter("checkpoints", "Checkpoints", "result")
         self._checkpoint_bytes = self._counter("checkpoint_bytes", "Bytes uploaded by checkpoints")
         self._restores = self._counter("restores", "Restores and initial syncs", "result")
-        self._restored_files = self._counter("restored_files", "Files restored")
+        self._restored_files = self._counter("restored_files", "Files restored", "how")
         self._restored_bytes = self._counter("restored_bytes", "Bytes restored")
         self._s3_requests = self._counter("s3_requests", "Requests to the store", "operation", "result")
         self._s3_sent = self._counter("s3_sent_bytes", "Bytes of bodies sent to the store", "operation")
@@ -128,15 +128,16 @@ class Metrics:
             self._conflicts.labels(_one_of(CONFLICTS, kind)).inc(count)
         self._refused[result.user_id] = tuple(refusal_word(refused.reason) for refused in result.refused)
 
-    def restored(self, result: SyncResult) -> None:
+    def restored(self, result: SyncResult, *, partly: bool = False) -> None:
         """A restore or an initial sync ended; one that found all done already, or no bucket, is none."""
         if result.action in ("already_synced", "started", "disabled"):
             return
-        partly = "partial" if result.not_restored else "ok"
-        self._restores.labels(partly if result.synced else "failed").inc()
+        well = "partial" if partly or result.not_restored else "ok"
+        self._restores.labels(well if result.synced else "failed").inc()
         self._restore_seconds.observe(result.seconds)
         if result.action == "restored":
-            self._restored_files.inc(result.files)
+            self._restored_files.labels("pack").inc(result.packed)
+            self._restored_files.labels("object").inc(result.files - result.packed)
             self._restored_bytes.inc(result.bytes)
 
     def s3_request(

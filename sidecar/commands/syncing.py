@@ -21,6 +21,7 @@ from sidecar.sync.access import tell_access
 from sidecar.sync.initial import backup_failed, backup_home, failed, initial_sync, restore_area
 from sidecar.sync.ledger import LedgerBusy
 from sidecar.sync.ledger_peek import peek
+from sidecar.sync.restore_note import leave
 from sidecar.sync.results import BackupResult, SyncResult
 from sidecar.sync.workspace import Workspace
 
@@ -55,13 +56,16 @@ def _restored(settings: Settings, user_id: str, dry_run: bool, token_file: str |
             operation = initial_sync
             if workspace.ledger.header.restored:  # not the first time: an agent may be at work
                 workspace.live, operation = True, restore_area
-            return operation(workspace, watcher=Shown(), dry_run=dry_run)
+            result = operation(workspace, watcher=Shown(), dry_run=dry_run)
     except LedgerBusy as busy:
         from sidecar.commands.asking import RunningSidecar
 
         return RunningSidecar(settings, user_id, token_file).restore(busy, dry_run=dry_run)
     except SidecarError as error:
-        return failed(user_id, error)
+        result = failed(user_id, error)
+    if not dry_run:
+        leave(settings.state_dir, result)
+    return result
 
 
 @contextlib.contextmanager

@@ -209,6 +209,7 @@ def _result(workspace: Workspace, tally: Tally, begun: float, dry_run: bool) -> 
         action="failed" if error else "restored",
         files=tally.files,
         bytes=tally.bytes,
+        packed=min(tally.packed, tally.files),
         seconds=time.monotonic() - begun,
         error=error.message if error else None,
         kind=error.kind if error else None,

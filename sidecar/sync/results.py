@@ -30,7 +30,8 @@ class SyncResult:
     ``action``: ``restored`` (the area came into the home), ``uploaded`` (the area was empty, the first backup
     was made), ``fresh`` (both were empty), ``already_synced``, ``started`` (goes on in the background),
     ``disabled`` (no bucket), ``failed`` (``error``, ``kind`` and ``hint`` say why; ``outage`` whether waiting
-    may help). ``not_restored``: what is in the area and did not come; ``skipped``: foreign keys passed over.
+    may help). ``not_restored``: what is in the area and did not come; ``skipped``: foreign keys passed over;
+    ``packed``: how many of the files came in packs.
     """
 
     user_id: str
@@ -47,6 +48,7 @@ class SyncResult:
     skipped: tuple[Unsynced, ...] = ()
     refused: tuple[Unsynced, ...] = ()
     dry_run: bool = False
+    packed: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parsed
 
-from sidecar.api.metrics import Metrics, refusal_word
+from sidecar.api.metrics import CONFLICTS, FALLBACKS, REFUSALS, RESULTS, STORE_KINDS, Metrics, refusal_word
 from sidecar.settings import Settings
 from sidecar.sync.results import BackupResult, SyncResult, Unsynced
 from tests.api.memory_manager import MemoryManager
@@ -58,7 +58,9 @@ def fed() -> Metrics:
     refused = (Unsynced("x", "larger than the cap of 1024 MiB"),)
     metrics.flushed(BackupResult("ada", durable=True, bytes=10, seconds=0.2))
     metrics.checkpointed(BackupResult("ada", durable=False, error="x", seconds=3.0, refused=refused))
-    metrics.restored(SyncResult("ada", synced=True, action="restored", files=3, bytes=30, seconds=1.0))
+    metrics.restored(
+        SyncResult("ada", synced=True, action="restored", files=3, packed=2, bytes=30, seconds=1.0)
+    )
     metrics.s3_request("get", True, 0.02, received_bytes=30)
     metrics.s3_error("throttled")
     metrics.conflict("united")
@@ -124,7 +126,8 @@ def test_events_are_counted() -> None:
     assert value(metrics, "flushed_bytes_total") == 10
     assert value(metrics, "checkpoints_total", result="failed") == 1
     assert value(metrics, "refused_files", reason="too_large") == 1
-    assert value(metrics, "restored_files_total") == 3
+    assert value(metrics, "restored_files_total", how="pack") == 2
+    assert value(metrics, "restored_files_total", how="object") == 1
     assert value(metrics, "s3_received_bytes_total", operation="get") == 30
     assert value(metrics, "s3_errors_total", kind="throttled") == 1
     assert value(metrics, "flush_duration_seconds_bucket", le="0.25") == 1
@@ -270,3 +273,33 @@ def test_every_metric_that_the_operations_guide_names_exists() -> None:
     # Those of the process are documented by their prefix alone.
     ours = {name for name in families if not name.startswith("claude_sidecar_process_")}
     assert ours <= named
+
+
+def alerts() -> list[tuple[str, str]]:
+    """Name and expression of each row of the guide's table of alerts."""
+    guide = (Path(__file__).parents[2] / "docs" / "operations.md").read_text().replace("\\|", "/")
+    rows = re.findall(r"^\| (Claude\w+) \| `([^`]+)` \|", guide, re.MULTILINE)
+    assert len(rows) > 20
+    return [(name, expression.replace("/", "|")) for name, expression in rows]
+
+
+VALUES = {"kind": STORE_KINDS | CONFLICTS, "result": RESULTS, "reason": FALLBACKS | REFUSALS}
+
+
+@pytest.mark.parametrize(("name", "expression"), alerts(), ids=[name for name, _ in alerts()])
+def test_every_alert_asks_for_samples_and_labels_that_exist(name: str, expression: str) -> None:
+    """An alert on a name that no sample has (a counter without ``_total``) never fires, and nobody is told."""
+    labels: dict[str, set[str]] = {}
+    for family in parsed(fed().exposed("")[0].decode()):
+        for sample in family.samples:
+            labels.setdefault(sample.name, set()).update(sample.labels)
+    asked = re.findall(r"(claude_sidecar_\w+)(?:\{([^}]*)\})?", expression)
+    assert asked or "up{" in expression
+    for metric, matchers in asked:
+        assert metric in labels
+        for label, value in re.findall(r'(\w+)[!=]=?~?"([^"]*)"', matchers):
+            assert label in labels[metric]
+            assert set(value.split("|")) <= VALUES[label]
+    for words in re.findall(r"by \(([^)]*)\)", expression):
+        own = set(words.replace(" ", "").split(",")) - {"namespace", "pod"}
+        assert own <= set().union(*(labels[metric] for metric, _ in asked))
