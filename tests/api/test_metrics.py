@@ -288,7 +288,7 @@ VALUES = {"kind": STORE_KINDS | CONFLICTS, "result": RESULTS, "reason": FALLBACK
 
 @pytest.mark.parametrize(("name", "expression"), alerts(), ids=[name for name, _ in alerts()])
 def test_every_alert_asks_for_samples_and_labels_that_exist(name: str, expression: str) -> None:
-    """An alert on a name that no sample has (a counter without ``_total``) never fires, and nobody is told."""
+    """An alert on a name that no sample has (a counter without ``_total``) never fires: nobody is told."""
     labels: dict[str, set[str]] = {}
     for family in parsed(fed().exposed("")[0].decode()):
         for sample in family.samples:
