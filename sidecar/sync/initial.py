@@ -72,7 +72,7 @@ def initial_sync(
         return SyncResult(workspace.user_id, synced=True, action="already_synced")
     _begin(workspace)
     log.info("Checking if .claude data exists in S3: %s", workspace.objects_url)
-    prefetch = Prefetch(workspace)
+    prefetch = Prefetch(workspace, packs=not dry_run)
     # The journal first, the objects after: what a checkpoint folds meanwhile is seen by one of the two.
     journal = wait_for_the_living(workspace, seconds=0 if dry_run else WAIT_FOR_OTHERS_SECONDS)
     listing = area_listing(workspace)
@@ -122,7 +122,7 @@ def restore_area(
 ) -> SyncResult:
     """Bring into the home what it lacks of the area, whatever the ledger says of earlier restores."""
     _begin(workspace)
-    prefetch = Prefetch(workspace)
+    prefetch = Prefetch(workspace, packs=not dry_run)
     journal = read_journal(workspace)
     return _restore(workspace, journal, area_listing(workspace), prefetch, watcher, stop, dry_run)
 

@@ -30,10 +30,12 @@ class _Coming:
 class Prefetch:
     """What a restore reads of an area beside its objects.
 
-    With one worker nothing runs beside anything: all is read when it is asked for.
+    With one worker nothing runs beside anything: all is read when it is asked for. Packs come ahead where
+    `packs` says so and the home is not restored yet; afterwards most of what they hold is here.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, *, packs: bool = True) -> None:
+        self._takes_packs = packs and not workspace.ledger.header.restored
         self._workspace = workspace
         self._manifest: Manifest | None = None
         self._error: BaseException | None = None
@@ -67,10 +69,7 @@ class Prefetch:
 
     def _run(self) -> None:
         self._read()
-        if self._workspace.ledger.header.restored:
-            self._known.set()
-            return  # most of it is here already: what is missing is read when that is known
-        free = AHEAD_BYTES
+        free = AHEAD_BYTES if self._takes_packs else 0
         for name, pack in self._manifest.packs.items() if self._manifest else ():
             if pack.size <= free:
                 free -= pack.size

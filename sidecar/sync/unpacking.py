@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
 from sidecar.area.manifest import FileEntry
-from sidecar.area.packs import PackReader
-from sidecar.errors import HomeFull, ObjectArchived, ObjectDamaged, ObjectMissing
+from sidecar.area.packs import MAX_MEMBER_BYTES, PackReader
+from sidecar.errors import AccessDenied, HomeFull, ObjectMissing, StoreError
 from sidecar.home.batches import WholeFile, write_batch
 from sidecar.home.entries import FileStat
 from sidecar.logs import log
@@ -15,6 +15,7 @@ from sidecar.sync.arrivals import Arrival, Wanted
 from sidecar.sync.compare import RestoreStep, is_transcript
 from sidecar.sync.marks import Mark, lasting
 from sidecar.sync.prefetch import Prefetch
+from sidecar.sync.transfers import concerns_all
 from sidecar.sync.workspace import Workspace
 
 # Fewer files than this come sooner one by one: a pack has some thousand others.
@@ -30,13 +31,17 @@ def by_pack(wanted: Iterable[Wanted]) -> dict[str, list[Wanted]]:
     """
     packs: dict[str, list[Wanted]] = {}
     for item in wanted:
-        if item.entry and item.entry.pack and item.step is RestoreStep.TAKE:
+        if item.step is RestoreStep.TAKE and item.entry and _rides(item.entry):
             packs.setdefault(item.entry.pack, []).append(item)
     return {
         name: sorted(items, key=lambda item: item.entry.offset if item.entry else 0)
         for name, items in packs.items()
         if len(items) >= WORTH_FILES
     }
+
+
+def _rides(entry: FileEntry) -> bool:
+    return bool(entry.pack) and entry.size <= MAX_MEMBER_BYTES
 
 
 def unpack(
@@ -52,10 +57,14 @@ def unpack(
     try:
         for batch in _batches(PackReader(prefetch.chunks(name), name), wanted):
             arrivals += _put(workspace, batch)
-    except (ObjectDamaged, ObjectArchived) as error:
-        log.warning("%s; its files come from their objects", error.message)
     except ObjectMissing:
         log.debug("The pack %s is gone; its files come from their objects", name)
+    except AccessDenied as error:
+        workspace.own_area_denied("Packs may not be read", error)
+    except StoreError as error:
+        if concerns_all(error):
+            raise
+        log.warning("%s; its files come from their objects", error.message)
     return arrivals + [None] * (len(wanted) - len(arrivals))
 
 

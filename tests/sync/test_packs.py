@@ -10,6 +10,8 @@ import pytest
 from sidecar.area.manifest_format import Root, decoded_root, encoded_root
 from sidecar.sync import picture, retirement
 from sidecar.sync.packing import LOOSE_FILES
+from tests import faults
+from tests.fault_proxy import FaultProxy
 from tests.sync.pods import MakeSettings, Pod, conflicts, objects, pods
 from tests.sync.test_round_trip import fill
 
@@ -222,3 +224,28 @@ def test_a_missing_part_of_the_manifest_is_replaced_by_the_next_checkpoint(
     third.start()
     assert third.tree().keys() == second.tree().keys()
     assert gets(third) < 12
+
+
+def test_a_policy_that_hides_the_packs_costs_requests_only(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, fault_proxy: FaultProxy
+) -> None:
+    first, _ = backed_up(settings_for, bucket, tmp_path)
+    denied = faults.answer(403, "AccessDenied")
+    fault_proxy.on("GET", denied, part=".tar.zst", times=None)
+    settings = settings_for(
+        bucket,
+        home=str(tmp_path / "pod-3" / ".claude"),
+        state_dir=tmp_path / "state-3",
+        endpoint=fault_proxy.endpoint,
+    )
+    third = Pod(settings)
+    result = third.start()
+    assert (result.action, result.not_restored) == ("restored", ())
+    assert third.tree() == first.tree()
+    assert fault_proxy.seen("GET", ".tar.zst")
+
+
+def test_a_plan_downloads_no_pack(bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any) -> None:
+    _, second = backed_up(settings_for, bucket, tmp_path)
+    assert second.start(dry_run=True).files == 158
+    assert gets(second) <= 3, "the tombstone, the manifest and its part"
