@@ -1,4 +1,4 @@
-"""``python -m benchmarks NAME [options]``: one measurement; each prints Markdown tables."""
+"""``python -m benchmarks [NAME [options]]``: one measurement (default ``speed``); prints Markdown tables."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def main(arguments: list[str]) -> int:
     for name in [n for n in os.environ if n.startswith("AWS_") or n.lower().endswith("_proxy")]:
         del os.environ[name]  # nothing of the machine's own credentials or proxies may leak in
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    arguments = arguments or ["speed"]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = parser.add_subparsers(dest="name", required=True)
     asked = [name for name in NAMES if name in arguments[:1]] or NAMES

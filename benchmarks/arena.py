@@ -41,13 +41,16 @@ class Sample:
     wall_seconds: float
     cpu_seconds: float
     peak_kib: int
+    anonymous_kib: int = 0  # where it was looked for
 
 
 class Arena:
     """``with Arena(workload) as arena:`` is a server in memory and `arena.home`, the tree."""
 
-    def __init__(self, workload: Workload, directory: Path = MEMORY, shrink: int = 1) -> None:
-        self.workload, self._shrink = workload, shrink
+    def __init__(
+        self, workload: Workload, directory: Path = MEMORY, shrink: int = 1, look_seconds: float = 0
+    ) -> None:
+        self.workload, self._shrink, self._look_seconds = workload, shrink, look_seconds
         self._within = directory if directory.is_dir() else None
         self._numbers = itertools.count()
         self._sites: dict[str, Site] = {}
@@ -110,7 +113,7 @@ class Arena:
         output = self.directory / "output"
         stopwatch = (sys.executable, "-I", "-S", str(Path(__file__).parent / "stopwatch.py"))
         done = subprocess.run(
-            [*stopwatch, str(LIMIT_SECONDS), str(output), *command.argv],
+            [*stopwatch, str(LIMIT_SECONDS), str(self._look_seconds), str(output), *command.argv],
             env={"PATH": os.environ["PATH"], "HOME": str(self.directory), **command.environ},
             cwd=command.cwd or self.directory,
             capture_output=True,
@@ -121,7 +124,7 @@ class Arena:
         code, *figures = done.stdout.split() or ["none"]
         if code != "0" and not (excusing and command.excused and command.excused in said.lower()):
             raise Defect(f"exit {code}: {(said or done.stderr)[-500:]}")
-        return Sample(float(figures[0]), float(figures[1]), int(figures[2]))
+        return Sample(float(figures[0]), float(figures[1]), int(figures[2]), int(figures[3]))
 
     def empty_site(self, tool: Tool) -> Site:
         number = next(self._numbers)

@@ -16,6 +16,8 @@ from benchmarks.workloads import MIB, Text, Workload, write
 
 LIMIT_RESTORE_MIB = 150
 MEAN_FILE_MIB = 32
+LOOK_SECONDS = 0.02
+COLUMNS = ("tool", "work", "seconds", "CPU s", "peak MiB (RSS)", "of it anonymous")
 MOST_FILE_MIB = 900
 
 
@@ -34,16 +36,19 @@ def run(options: argparse.Namespace) -> int:
         return 2
     workload = Workload("large", f"{gib:g} GiB of transcripts", functools.partial(_make, int(gib * 1024)))
     rows, failed = [], 0
-    with Arena(workload, options.directory) as arena:
+    with Arena(workload, options.directory, look_seconds=LOOK_SECONDS) as arena:
         for name in options.peers.split(","):
             try:
                 for word, work in (("backup", arena.backup), ("restore", arena.restore)):
                     rows.append(_row(name, word, work(TOOLS[name], arena.server.endpoint)))
             except Defect as defect:
-                rows.append((name, "**failed**", str(defect).splitlines()[0], "", ""))
+                rows.append((name, "**failed**", str(defect).splitlines()[0], "", "", ""))
                 failed = 1
-    table(f"Memory: {workload.title}", ("tool", "work", "seconds", "CPU s", "peak MiB"), rows)
-    print(f"A restore must stay under {LIMIT_RESTORE_MIB} MiB.\n")
+    table(f"Memory: {workload.title}", COLUMNS, rows)
+    print(
+        f"A restore must stay under {LIMIT_RESTORE_MIB} MiB. RSS counts the pages of mapped files too, "
+        "which the kernel takes back when memory is short; anonymous memory it cannot.\n"
+    )
     return failed
 
 
@@ -51,7 +56,14 @@ def _row(name: str, word: str, sample: Sample) -> tuple[object, ...]:
     peak = f"{sample.peak_kib / 1024:.0f}"
     if name == "claude-sidecar" and word == "restore" and sample.peak_kib / 1024 > LIMIT_RESTORE_MIB:
         peak = f"**{peak}: missed**"
-    return (name, word, f"{sample.wall_seconds:.1f}", f"{sample.cpu_seconds:.1f}", peak)
+    return (
+        name,
+        word,
+        f"{sample.wall_seconds:.1f}",
+        f"{sample.cpu_seconds:.1f}",
+        peak,
+        f"{sample.anonymous_kib / 1024:.0f}",
+    )
 
 
 def _make(total_mib: int, directory: Path, shrink: int) -> None:

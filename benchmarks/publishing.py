@@ -24,6 +24,7 @@ def section(comparison: Comparison) -> str:
     """What the README says."""
     parts = ["![Time of each tool in s5cmd's time](docs/speed.svg)", report.heading(comparison)]
     parts += [report.summary(comparison, ms) for ms in comparison.round_trips()]
+    parts.append("CPU, memory, requests, bytes and spread: [docs/speed.md](docs/speed.md).")
     return "\n\n".join(parts)
 
 

@@ -158,7 +158,23 @@ def test_a_process_is_measured_with_all_that_it_started(arena: Arena) -> None:
     script = "import subprocess,sys; subprocess.run([sys.executable, '-c', 'b = bytearray(150_000_000)'])"
     sample = arena.run(Command((sys.executable, "-c", script), {}))
     assert sample.peak_kib > 140_000
+    assert not sample.anonymous_kib
     assert arena.run(Command(("true",), {})).peak_kib < 40_000
+
+
+def test_memory_of_its_own_is_told_from_that_of_mapped_files(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(100_000_000))
+    script = """if True:
+        import mmap, os, time
+        mapped = mmap.mmap(os.open("file", os.O_RDONLY), 0, access=mmap.ACCESS_READ)
+        assert not mapped.find(b"x") > 0
+        own = bytearray(50_000_000)
+        time.sleep(0.5)
+    """
+    with Arena(TINY, tmp_path, look_seconds=0.01) as arena:
+        sample = arena.run(Command((sys.executable, "-c", script), {}, cwd=tmp_path))
+    assert sample.peak_kib > 140_000
+    assert 48_000 < sample.anonymous_kib < 90_000
 
 
 def test_the_cpu_time_of_threads_that_ended_counts() -> None:
