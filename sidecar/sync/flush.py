@@ -190,9 +190,10 @@ def _gather_lines(
 ) -> _Gathered | str | bool:
     end = file.last_newline(min(seen.size, file.size))
     tail = _durable_tail(workspace, file, tails)
-    if tail is None or end < tail.size or end - tail.size > journal.MAX_BATCH_BYTES // 2:
+    far = tail is None or end < tail.size or end - tail.size > journal.MAX_BATCH_BYTES // 2
+    if tail is None or far or _is_inside_a_line(file, tail.size):
         tails.forget(seen.path)
-        return True  # new and large, rewritten, or far behind
+        return True  # new and large, rewritten, far behind, or from where somebody cut the object off
     if end == tail.size:
         return False
     data = file.read(tail.size, end - tail.size)
@@ -201,6 +202,10 @@ def _gather_lines(
     record = Lines(seen.path, tail.size, base, data, file.stat.mtime_ns, file.stat.mode, counts)
     known = seen if seen == file.stat else None
     return _Gathered(record, Flushed(end, grown.digest, 0, known), grown)
+
+
+def _is_inside_a_line(file: StableFile, offset: int) -> bool:
+    return offset > 0 and file.read(offset - 1, 1) != b"\n"
 
 
 def _durable_tail(workspace: Workspace, file: StableFile, tails: Tails) -> Tail | None:

@@ -14,7 +14,7 @@ from sidecar.area import metadata
 from sidecar.area.journal import Lines, Whole
 from sidecar.errors import HomeError, HomeFull
 from sidecar.home.entries import FileStat
-from sidecar.home.reads import json_problem, must_be_whole_json, open_file
+from sidecar.home.reads import StableFile, json_problem, must_be_whole_json, open_file
 from sidecar.home.writes import append, open_writer
 from sidecar.sync import unfold
 from sidecar.sync.bodies import Bytes, sha256
@@ -80,13 +80,19 @@ def _lay(workspace: Workspace, path: str, placed: Placed) -> int:
     return _lay_whole(workspace, path, placed.wholes) if placed.wholes else 0
 
 
+def _is_known(workspace: Workspace, path: str) -> bool:
+    """Whether this home had `path`, in its object or only in the journal."""
+    return bool(workspace.ledger.mark(path) or workspace.ledger.flushed(path))
+
+
 # -- transcripts
 
 
 def _lay_lines(workspace: Workspace, path: str, writers: Mapping[str, Sequence[Lines]]) -> int:
     last = max((record for records in writers.values() for record in records), key=lambda r: r.mtime_ns)
+    all_durable = True
     if not workspace.is_there(path):
-        if workspace.ledger.mark(path):
+        if _is_known(workspace, path):
             return 0  # deleted here: it stays deleted, the bucket keeps it
         data = unfold.missing(Bytes(b""), writers)
         with open_writer(workspace.home, path) as writer:
@@ -96,12 +102,30 @@ def _lay_lines(workspace: Workspace, path: str, writers: Mapping[str, Sequence[L
         with open_file(workspace.home, path) as file:
             data = unfold.missing(file, writers)
             size, stat = file.size, file.stat
+            all_durable = not data or _is_durable(workspace, file)
         if data:
+            _unite_in_full(workspace, path)
             mtime_ns = None if workspace.live else max(last.mtime_ns, stat.mtime_ns)
             stat = append(workspace.home, path, data, expected_size=size, mtime_ns=mtime_ns)
-    if data:
+    if data and all_durable:  # else the next flush sends what stood there before, and these lines again
         _start_flushing_here(workspace, path)
     return len(data)
+
+
+def _is_durable(workspace: Workspace, file: StableFile) -> bool:
+    """Whether all of `file` is in the bucket, as far as the ledger knows."""
+    mark, flushed = workspace.ledger.mark(file.stat.path), workspace.ledger.flushed(file.stat.path)
+    known = [(mark.local_size, mark.local_digest)] if mark else []
+    known += [(flushed.size, flushed.digest)] if flushed else []
+    return file.size in dict(known) and (file.size, sha256(file)) in known
+
+
+def _unite_in_full(workspace: Workspace, path: str) -> None:
+    """Where the object holds more than the local file, it may hold these very lines: mark (a) is cleared, so
+    that the next checkpoint does not send them as new. Noted before they come, as a kill may follow."""
+    mark = workspace.ledger.mark(path)
+    if mark and (mark.size, mark.digest) != (mark.local_size, mark.local_digest):
+        workspace.ledger.record(path, mark.cleared())
 
 
 def _start_flushing_here(workspace: Workspace, path: str) -> None:
@@ -117,7 +141,7 @@ def _start_flushing_here(workspace: Workspace, path: str) -> None:
 
 def _lay_whole(workspace: Workspace, path: str, writers: Mapping[str, Sequence[Whole]]) -> int:
     mark, here = workspace.ledger.mark(path), workspace.is_there(path)
-    if mark and not here:
+    if not here and _is_known(workspace, path):
         return 0
     chosen = unfold.choose(_object_version(workspace, path, mark), writers, workspace.now_ns())
     whole = chosen.whole

@@ -126,6 +126,8 @@ def _ours(workspace: Workspace, listing: Listing, tally: Tally) -> dict[str, Obj
 def _step(workspace: Workspace, scan: Scan, path: str, info: ObjectInfo) -> RestoreStep:
     mark, stat = workspace.ledger.mark(path), scan.files.get(path)
     if stat is None:
+        if mark is None and workspace.ledger.flushed(path):
+            return RestoreStep.NOTHING  # it was here, known from the journal alone, and was deleted
         local = Local.ABSENT
     elif mark is None:
         local = Local.NEW

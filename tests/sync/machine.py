@@ -12,15 +12,17 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from sidecar.area.keys import AreaKeys
 from sidecar.errors import SidecarError
+from sidecar.home.reads import json_problem, must_be_whole_json
 from sidecar.settings import Settings
 from sidecar.sync.compare import is_transcript
-from sidecar.sync.initial import initial_sync, restore_area
+from sidecar.sync.flusher import Flusher
+from sidecar.sync.initial import backup_home, initial_sync, restore_area
 from sidecar.sync.marks import Mark
 from sidecar.sync.workspace import Workspace
 from tests.sync.machine_points import (
@@ -60,6 +62,11 @@ MEANWHILE = (
     "lost answer",
     "cleared answer",
     "late",
+    "a late request arrives",
+    "flush",
+    "checkpoint",
+    "the others flush",
+    "the others go on",
 )
 SECOND_NS = 1_000_000_000
 START_NS = 1_800_000_000 * SECOND_NS
@@ -76,6 +83,9 @@ class Life(Pod):
         self.touched: dict[str, bytes | None] = {}
         self.rest: dict[str, bytes] = {}
         self.marks: dict[str, Mark] = {}
+        self.known: set[str] = set()
+        self.session: Session | None = None
+        self.looked: Callable[[str, str], None] = lambda by, key: None
         self._tiny = tiny_blocks
         self.opened = False
         super().__init__(
@@ -89,12 +99,68 @@ class Life(Pod):
 
     def __post_init__(self) -> None:
         sizes: dict[str, Any] = {"single_put_bytes": 60, "chunk_bytes": 7} if self._tiny else {}
-        self.store: Any = MemoryStore(self.bucket, self.name, pass_point=pass_point, **sizes)
+        self.store: Any = MemoryStore(self.bucket, self.name, pass_point=self._pass_point, **sizes)
+
+    def _pass_point(self, what: str) -> None:
+        pass_point(what)
+        if what.startswith(("before head", "before get")):
+            self.looked(self.store.writer, what.split(" ", 2)[2])
 
     def open(self, *, live: bool = True) -> Workspace:
         workspace = super().open(live=live)
-        self.marks, self.opened = workspace.ledger.marks(), True
+        self._note(workspace)
         return workspace
+
+    def _note(self, workspace: Workspace) -> None:
+        ledger = workspace.ledger
+        self.marks, self.known, self.opened = ledger.marks(), ledger.known_paths(), True
+
+    # -- the sidecar as it runs: one process, whose flusher and workspace remember
+
+    def run(self) -> Any:
+        """The sidecar container begins: the first sync, if none was complete."""
+        if self.session is None:
+            workspace = super().open(live=True)
+            self.session = Session(workspace, Flusher(workspace))
+        self._note(self.session.workspace)
+        return initial_sync(self.session.workspace)
+
+    def halt(self) -> None:
+        """The process is gone; the kernel gives its lock back."""
+        if self.session:
+            self.session.workspace.close()
+        self.session = None
+
+    def flush(self, paths: frozenset[str] | None = None) -> Any:
+        """A flush by the running sidecar; `paths`: what the watch told, None: every file is looked at."""
+        if self.session is None or not self.session.workspace.ledger.header.restored:
+            return None
+        self._note(self.session.workspace)
+        return self.session.flusher.flush(Told(paths) if paths is not None else None)
+
+    def backup(self, **options: Any) -> Any:
+        if self.session is None:
+            return super().backup(**options)
+        self._note(self.session.workspace)
+        return backup_home(self.session.workspace, **options)
+
+    def merge(self) -> Any:
+        if self.session is None:
+            return super().merge()
+        self._note(self.session.workspace)
+        return restore_area(self.session.workspace)
+
+    def drain(self) -> Any:
+        """The end of a pod: a flush, a checkpoint, the end mark."""
+        if self.session is None:
+            return None
+        result = self.flush()
+        if result is None:
+            return self.backup()
+        backup = self.backup()
+        if result.durable or backup.durable:
+            self.session.flusher.say_ended()
+        return backup if backup.durable else result
 
     def merge_as_at_the_start(self) -> Any:
         """A restore that takes the home for nobody's: a start, whatever was restored before."""
@@ -112,14 +178,47 @@ class Life(Pod):
         return {path: body for path in PATHS if (body := self.content(path)) is not None}
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a watch tells a flush."""
+
+    paths: frozenset[str]
+    everything: bool = False
+
+
+@dataclass
+class Session:
+    """A sidecar that runs."""
+
+    workspace: Workspace
+    flusher: Flusher
+
+
 @dataclass
 class Tally:
-    """What a run consisted of."""
+    """What runs consisted of. ``faults``: requests that did not go well; ``lies``: listings that did not."""
 
+    runs: int = 0
     operations: int = 0
     crashes: int = 0
     failures: int = 0
     events: int = 0
+    faults: int = 0
+    points: int = 0
+    entries: int = 0
+    removed: int = 0
+    looks: int = 0
+
+    def add(self, other: Tally) -> None:
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{getattr(self, field.name)} {field.name}" for field in fields(self))
+
+
+TOTAL = Tally()
+"""Of all worlds of this process."""
 
 
 class World:
@@ -138,7 +237,7 @@ class World:
         self.keys = AreaKeys("user_data", "ada")
         self.bucket = MemoryBucket(opaque_etags=opaque_etags, missing_answer=missing_answer)
         self.truth = Truth(self.keys)
-        self.bucket.watchers.append(self.truth.watch)
+        self.bucket.watchers += [self.truth.watch, self.truth.account.watch]
         self.now_ns = START_NS
         self.tally = Tally()
         self._tiny = tiny_blocks
@@ -158,7 +257,9 @@ class World:
         return self._count
 
     def _new_life(self, number: int) -> Life:
-        return Life(self.place, f"p{number}-{self.next()}", self.bucket, tiny_blocks=self._tiny)
+        life = Life(self.place, f"p{number}-{self.next()}", self.bucket, tiny_blocks=self._tiny)
+        life.looked = self.truth.account.looked
+        return life
 
     # -- the agent
 
@@ -277,6 +378,7 @@ class World:
         there = self.bucket.objects.get(self.keys.object(path))
         if there and len(there.body) > 3:
             body = there.body[: -1 - self.next() % (len(there.body) - 2)]
+            self.truth.disordered.add(path)
             self.truth.make(path, lines_of(body)[-1] if is_transcript(path) else body)
             self.bucket.put(self.keys.object(path), body)
 
@@ -328,12 +430,18 @@ class World:
             "lost answer": lambda: self.trouble(pod, [Fate.LOST]),
             "cleared answer": lambda: self.trouble(pod, [Fate.CLEARED]),
             "late": lambda: self.trouble(pod, [Fate.LATE]),
+            "a late request arrives": lambda: self.bucket.deliver() if self.bucket.late else None,
+            "flush": lambda: self._inside(pod, pod.flush),
+            "checkpoint": lambda: self._inside(pod, pod.backup),
+            "the others flush": lambda: [self.flush(one) for one in self.pods if one is not pod],
+            "the others go on": lambda: [self.go_on(one) for one in self.pods if one is not pod],
         }
         happenings[what]()
 
     # -- what happens to pods
 
     def lose_ledger(self, pod: Life) -> None:
+        pod.halt()
         for path in PATHS:
             self.truth.by(path, "a lost ledger")
         shutil.rmtree(pod.place / "state", ignore_errors=True)
@@ -345,6 +453,7 @@ class World:
         self._new_agent(pod)
 
     def lose_home(self, pod: Life) -> None:
+        pod.halt()
         shutil.rmtree(pod.home, ignore_errors=True)
         self._new_agent(pod)
 
@@ -354,12 +463,14 @@ class World:
 
     def replace_pod(self, number: int) -> Life:
         """The pod goes with all it had; another comes."""
+        self.pods[number].halt()
         shutil.rmtree(self.pods[number].place, ignore_errors=True)
         self.pods[number] = self._new_life(number)
         return self.pods[number]
 
     def trouble(self, pod: Life, fates: list[Fate]) -> None:
         """What becomes of the pod's next requests."""
+        self.tally.faults += sum(fate is not Fate.NORMAL for fate in fates)
         pod.store.fates = list(fates)
 
     # -- the sidecar
@@ -372,14 +483,59 @@ class World:
                 with pod.open() as workspace:
                     return initial_sync(workspace)
 
-            return self._operate(pod, work, events, restores=True)
-        return self._operate(pod, pod.start, events, restores=True)
+            return self._operate(pod, work, events, restores=True, restarts=True)
+        return self._operate(pod, pod.start, events, restores=True, restarts=True)
+
+    def run(self, pod: Life, events: Events | None = None) -> Any:
+        """The sidecar begins to run."""
+        return self._operate(pod, pod.run, events, restores=True)
+
+    def halt(self, pod: Life) -> None:
+        """The sidecar's container ends; the next operation is another process's."""
+        if pod not in self._busy:
+            pod.halt()
+
+    def flush(self, pod: Life, events: Events | None = None, *, paths: frozenset[str] | None = None) -> Any:
+        """A flush, where the sidecar runs."""
+        if pod.session is None:
+            return None
+        return self._operate(pod, lambda: pod.flush(paths), events, restores=False, kind="flush", only=paths)
+
+    def drain(self, pod: Life, events: Events | None = None) -> Any:
+        """The pod ends in order."""
+        return self._operate(pod, pod.drain, events, restores=False)
+
+    def go_on(self, pod: Life) -> None:
+        """A whole interval of a pod that is at work: what it wrote is flushed and checkpointed, twice."""
+        if pod.session is None:
+            self.run(pod)
+        self.append(pod, LOGS[0])
+        self.flush(pod)
+        self.backup(pod)
+        self.backup(pod)
+
+    def _inside(self, pod: Life, work: Callable[[], Any]) -> None:
+        """A flush inside a checkpoint, or the other way round: one process does both (rule 18)."""
+        process = running_process()
+        if pod.session is None or process is None or not process.takes_another(work.__name__):
+            return
+        self.tally.operations += 1
+        before, touched, pod.touched = pod.contents(), pod.touched, {}
+        try:
+            with process.doing("both"):
+                result = work()
+            if result is not None and result.durable:
+                self._check_durable(pod, before, {entry.path for entry in result.refused})
+        except SidecarError:
+            self.tally.failures += 1
+        finally:
+            pod.touched = touched | pod.touched
 
     def merge(self, pod: Life, events: Events | None = None) -> Any:
         return self._operate(pod, pod.merge, events, restores=True)
 
     def backup(self, pod: Life, events: Events | None = None) -> Any:
-        return self._operate(pod, pod.backup, events, restores=False)
+        return self._operate(pod, pod.backup, events, restores=False, kind="backup")
 
     def _operate(
         self,
@@ -388,15 +544,23 @@ class World:
         events: Events | None,
         *,
         restores: bool,
+        restarts: bool = False,
+        kind: str = "",
+        only: frozenset[str] | None = None,
     ) -> Any:
-        """Run `work` as a process that may die; returns its result, or None where there is none."""
+        """Run `work` as a process that may die; returns its result, or None where there is none.
+
+        `restarts`: it is another process than the one that runs. `only`: what a flush is told of.
+        """
         if pod in self._busy:
             return None  # its lock is held: the second one would end at once
+        if restarts:
+            pod.halt()
         if not self._busy:
             self.wait(1)  # else every file would count as changed a moment ago
         self.tally.operations += 1
         before, pod.touched, pod.opened = pod.contents(), {}, False
-        process = Process(lambda: self.now_ns + pod.skew_ns, events)
+        process = Process(lambda: self.now_ns + pod.skew_ns, events, kind)
         result = None
         self._busy.append(pod)
         try:
@@ -404,15 +568,18 @@ class World:
                 result = work()
         except Crash:
             self.tally.crashes += 1
+            pod.halt()
             close_left_open(pod.place)
         except SidecarError:
             self.tally.failures += 1
         finally:
             self._busy.remove(pod)
             pod.store.fates = []
+            self.tally.points += process.points
         self.last_points = process.points
         self._check_home(pod, before, restores=restores)
         if result is not None and not restores and result.durable:
+            before = before if only is None else {p: body for p, body in before.items() if p in only}
             self._check_durable(pod, before, {entry.path for entry in result.refused})
         return result
 
@@ -445,7 +612,7 @@ class World:
         if not restores:
             self._broken(f"a backup of {pod.name} changed {path} from {old!r} to {new!r}")
         elif old is None:
-            if mark is not None:
+            if path in pod.known and pod.opened:
                 self._broken(f"a restore of {pod.name} brought the deleted {path} back")
         elif new is None:
             self._broken(f"a restore of {pod.name} removed {path}")
@@ -459,25 +626,68 @@ class World:
 
     def _check_durable(self, pod: Life, before: dict[str, bytes], refused: set[str]) -> None:
         for path, body in before.items():
-            if path not in refused and path not in pod.touched and not self.truth.is_durable(path, body):
-                self._broken(f"{pod.name} said durable, and {path} was never in the bucket: {body!r}")
+            if path in refused or path in pod.touched:
+                continue
+            if not self.truth.is_durable(path, body):
+                self._broken(f"{pod.name} said durable, and {path} is not in the bucket: {body!r}")
+            elif not is_transcript(path):
+                self.truth.said_durable(pod.name, path, body)
 
     def _broken(self, sentence: str) -> None:
         self.truth.broken.append(sentence)
+
+    def close(self) -> None:
+        """The end of the world: nothing is left open, and the books are added up."""
+        for pod in self.pods:
+            pod.halt()
+        tally, account = self.tally, self.truth.account
+        tally.runs, tally.entries, tally.removed = 1, len(account.numbers), account.removed
+        TOTAL.add(tally)
 
     def assert_unbroken(self) -> None:
         assert not self.truth.broken, "\n".join(self.truth.broken)
 
     # -- the end
 
-    def settle(self, rounds: int = 8) -> Life:
-        """No more faults: all pods back up and restore until nothing moves; then a fresh pod restores."""
+    def look(self) -> Life:
+        """A new pod comes now and restores, whatever the others are about: it gets all that is durable."""
+        fresh = self._new_life(90)
+        self.tally.looks += 1
+        assert self._operate(fresh, fresh.start, None, restores=True).synced
+        for path in PATHS:
+            self._check_restored(fresh, path)
+        self.assert_unbroken()
+        return fresh
+
+    def _check_restored(self, fresh: Life, path: str) -> None:
+        account, body = self.truth.account, fresh.content(path)
+        if is_transcript(path):
+            lacking = account.restorable(path) - Counter(lines_of(body or b""))
+            if lacking:
+                self._broken(f"a fresh pod lacks lines of {path}: {dict(lacking)}")
+            return
+        versions = {version for version in account.versions(path) if not refused_json(path, version)}
+        if body is None and versions and path not in (FILE, BELOW):
+            self._broken(f"a fresh pod has no {path}, of which there is {versions}")
+        elif body is not None and body not in versions:
+            self._broken(f"a fresh pod has {body!r} of {path}, not one of {versions}")
+        elif body is not None and self.truth.is_older_than_durable(path, body):
+            self._broken(f"a fresh pod has {body!r} of {path}, and a later one of its only writer is durable")
+
+    def _calm(self) -> None:
+        """No more faults, and what was on its way arrives."""
         while self.bucket.late:
             self.bucket.deliver()
         for pod in self.pods:
             pod.store.fates, pod.store.lies, pod.store.outage = [], {}, False
+        self.assert_unbroken()
+
+    def settle(self, rounds: int = 8) -> Life:
+        """No more faults: all pods back up and restore until nothing moves; then a fresh pod restores."""
+        self._calm()
+        self.look()
         for number in range(rounds + 1):
-            self.wait(61)
+            self.wait(61 + max(abs(pod.skew_ns) for pod in self.pods) / SECOND_NS)
             seen = self._everything()
             backups = [self._round(pod) for pod in self.pods]
             self.assert_unbroken()
@@ -492,7 +702,8 @@ class World:
         return fresh
 
     def _round(self, pod: Life) -> Any:
-        self.start(pod)
+        if pod.session is None:
+            self.start(pod)
         self.merge(pod)
         return self.backup(pod)
 
@@ -525,7 +736,7 @@ class World:
             lacking = Counter(lines_of(whole_lines(body))) - Counter(lines_of(there.body if there else b""))
             if lacking and (there or not self._was_deleted_outside(path)):
                 self._broken(f"{path} of {pod.name} has lines that the object lacks: {dict(lacking)}")
-        elif self._is_refused(pod, path):
+        elif refused_json(path, body):
             return
         elif not self.truth.is_durable(path, body):
             self._broken(f"{path} of {pod.name} never came to the bucket: {body!r}")
@@ -535,14 +746,19 @@ class World:
     def _was_deleted_outside(self, path: str) -> bool:
         return self.keys.object(path) in self.bucket.before
 
-    def _is_refused(self, pod: Life, path: str) -> bool:
-        from sidecar.home.reads import json_problem, must_be_whole_json
 
-        return must_be_whole_json(path) and bool(json_problem(pod.content(path) or b""))
+def refused_json(path: str, body: bytes) -> bool:
+    """Whether this version of a settings file is none that is kept or restored."""
+    return must_be_whole_json(path) and bool(json_problem(body))
 
 
 @contextlib.contextmanager
 def world_in(place: Path, **options: Any) -> Iterator[World]:
     """A world with its points installed."""
-    with installed(tiny_blocks=options.get("tiny_blocks", False)):
-        yield World(place, **options)
+    batch_bytes = options.pop("batch_bytes", None)
+    with installed(tiny_blocks=options.get("tiny_blocks", False), batch_bytes=batch_bytes):
+        world = World(place, **options)
+        try:
+            yield world
+        finally:
+            world.close()

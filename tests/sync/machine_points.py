@@ -9,14 +9,31 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sidecar.area import journal
 from sidecar.home import appends, placement, writes
-from sidecar.sync import bodies, merge, restore, snapshots, transcripts, whole_files
+from sidecar.sync import (
+    bodies,
+    flush,
+    fold,
+    initial,
+    journal_reader,
+    ledger,
+    merge,
+    mirroring,
+    packing,
+    restore,
+    snapshots,
+    transcripts,
+    whole_files,
+)
 from sidecar.sync.ledger_file import LedgerFile
 from sidecar.sync.workspace import Workspace
 from tests.sync.memory_store import Crash
@@ -31,7 +48,7 @@ _STEPS: tuple[tuple[Any, str], ...] = (
     (placement, "replace"),
     (appends, "_append_at_once"),
     (writes.Writer, "write"),
-    (writes.Writer, "_dress"),
+    (writes.Writer, "_dressed"),
     (restore, "make_directory"),
     (restore, "set_directory"),
     (restore, "make_link"),
@@ -41,11 +58,15 @@ _STEPS: tuple[tuple[Any, str], ...] = (
 )
 
 
+_IN_THE_LEDGER = ("append", "_write_snapshot", "ledger")
+
+
 class Process:
     """One run of the sidecar."""
 
-    def __init__(self, clock_ns: Callable[[], int], events: Events | None = None) -> None:
+    def __init__(self, clock_ns: Callable[[], int], events: Events | None = None, kind: str = "") -> None:
         self.clock_ns = clock_ns
+        self.kind = kind
         self.dead = False
         self.here = ""
         self.points = 0
@@ -63,6 +84,22 @@ class Process:
     def die(self) -> None:
         self.dead = True
         raise Crash
+
+    def takes_another(self, kind: str) -> bool:
+        """Whether an operation of this kind can run beside the one that runs, at this point.
+
+        A flush and a checkpoint can (rule 18); not while the ledger holds its mutex.
+        """
+        return {self.kind, kind} == {"flush", "backup"} and not self.here.endswith(_IN_THE_LEDGER)
+
+    @contextlib.contextmanager
+    def doing(self, kind: str) -> Iterator[None]:
+        """What runs is of another kind for a while."""
+        before, self.kind = self.kind, kind
+        try:
+            yield
+        finally:
+            self.kind = before
 
 
 _running: list[Process] = []
@@ -89,11 +126,14 @@ def pass_point(what: str) -> None:
 
 
 @contextlib.contextmanager
-def installed(*, tiny_blocks: bool = False) -> Iterator[None]:
+def installed(
+    *, tiny_blocks: bool = False, small_packs: bool = False, batch_bytes: int | None = None
+) -> Iterator[None]:
     """The code with its points, its clocks, and no waiting.
 
     `tiny_blocks`: what is held in memory and compared at once are a few bytes, so that a body of three lines
-    takes the way of a body of gigabytes.
+    takes the way of a body of gigabytes. `small_packs`: a file hardly ever travels alone.
+    `batch_bytes`: what one flush puts into one entry; None: as it is.
     """
     with pytest.MonkeyPatch.context() as patch:
         for owner, name in _STEPS:
@@ -103,11 +143,32 @@ def installed(*, tiny_blocks: bool = False) -> Iterator[None]:
         patch.setattr(Workspace, "now_ns", _now_ns(Workspace.now_ns))
         for module in (transcripts, whole_files):
             patch.setattr(module, "_PAUSE_SECONDS", 0)
+        for module in (fold, journal_reader, mirroring):
+            patch.setattr(module, "time", _Clock)
+        numbers = count(1)  # a writer's name decides whose lines stand first
+        patch.setattr(ledger, "new_writer", lambda pod_uid: f"{pod_uid or 'pod'}-{next(numbers):04d}")
+        patch.setattr(initial, "WAIT_FOR_OTHERS_SECONDS", 0.0)
+        if small_packs:
+            patch.setattr(packing, "LOOSE_FILES", 1)
+            patch.setattr(packing, "DEAD_BYTES", 1)
+        if batch_bytes:
+            patch.setattr(journal, "MAX_BATCH_BYTES", batch_bytes)
+            patch.setattr(flush, "SMALL_BYTES", batch_bytes // 2)
         if tiny_blocks:
             for module in (bodies, merge, snapshots):
                 patch.setattr(module, "BLOCK_BYTES", 16)
             patch.setattr(snapshots, "MEMORY_BYTES", 40)
         yield
+
+
+class _Clock:
+    """``time`` for code that asks for it: the running pod's clock."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    @staticmethod
+    def time() -> float:
+        return _running[-1].clock_ns() / 1e9 if _running else time.time()
 
 
 def _with_points(step: Callable[..., Any], name: str) -> Callable[..., Any]:

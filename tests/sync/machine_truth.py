@@ -13,15 +13,10 @@ from collections.abc import Iterable
 
 from sidecar.area.keys import AreaKeys
 from sidecar.sync.compare import is_transcript
+from tests.sync.machine_journal import Account, lines_of
 from tests.sync.memory_store import OUTSIDE, Change, Version
 
 _NUMBERED = re.compile(rb'{"w":"([^"]+)","n":(\d+)}')
-
-
-def lines_of(body: bytes) -> list[bytes]:
-    """The lines; a last one without its end counts as a line."""
-    lines = body.split(b"\n")
-    return lines if lines[-1] else lines[:-1]
 
 
 def whole_lines(body: bytes) -> bytes:
@@ -49,12 +44,16 @@ class Truth:
         self.disordered: set[str] = set()
         self.authors: dict[str, set[str]] = {}
         self.changes = 0
+        self.account = Account(keys, self.broken)
+        self.order: dict[str, list[bytes]] = {}
+        self.durable: dict[str, int] = {}
 
     # -- what agents and outside writers make
 
     def make(self, path: str, *contents: bytes) -> None:
         """Somebody writes these lines (of a transcript) or this version (of another file)."""
         self.made.setdefault(path, Counter()).update(contents)
+        self.order.setdefault(path, []).extend(contents)
 
     def by(self, path: str, author: str) -> None:
         """Who had a hand in `path`: with one alone, what it has last is what the bucket must have."""
@@ -126,7 +125,7 @@ class Truth:
         more = Counter(lines) - made
         if more and not strange:
             self.broken.append(f"{where}: {path} has lines more often than they were written: {dict(more)}")
-        if path not in self.disordered:
+        if path not in self.disordered and where != "a conflict copy":
             self._check_order(path, lines, where)
 
     def _check_order(self, path: str, lines: list[bytes], where: str) -> None:
@@ -147,5 +146,23 @@ class Truth:
         """Whether `content` was in the bucket at some time: objects lose nothing by ours after that."""
         bodies = [version.body for version in self.ever.get(path, ())] + list(self.kept.get(path, ()))
         if is_transcript(path):
-            return holds(bodies, Counter(lines_of(whole_lines(content)))) or not whole_lines(content)
-        return content in bodies
+            held = holds(bodies, Counter(lines_of(whole_lines(content)))) or not whole_lines(content)
+        else:
+            held = content in bodies
+        return held or self.account.is_durable(path, content)
+
+    def said_durable(self, author: str, path: str, content: bytes) -> None:
+        """`author` was told that this version of a whole file is durable."""
+        if self.authors.get(path) == {author}:
+            at = _last(self.order[path], content)
+            self.durable[path] = max(at, self.durable.get(path, -1))
+
+    def is_older_than_durable(self, path: str, content: bytes) -> bool:
+        """Whether the one author of `path` went on from `content`, and what came after is durable."""
+        return len(self.authors.get(path, ())) == 1 and _last(self.order[path], content) < self.durable.get(
+            path, -1
+        )
+
+
+def _last(versions: list[bytes], content: bytes) -> int:
+    return len(versions) - 1 - versions[::-1].index(content)

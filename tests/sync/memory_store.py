@@ -209,7 +209,7 @@ class MemoryStore:
         chunk_bytes: int = 1024 * 1024,
     ) -> None:
         self._bucket = bucket
-        self._writer = writer
+        self._writer = self.writer = writer
         self._pass_point = pass_point
         self._single_put_bytes = single_put_bytes
         self._chunk_bytes = chunk_bytes

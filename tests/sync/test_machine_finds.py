@@ -179,3 +179,58 @@ def test_after_the_answer_to_a_first_write_never_came_the_next_edit_still_stands
             last = world.edit(a, SETTINGS)
             world.settle()
             assert object_at(world, SETTINGS) == last
+
+
+def test_lines_that_a_union_holds_already_are_not_sent_again_when_the_journal_brings_them(
+    world: World,
+) -> None:
+    """The entry of a lost answer is nobody's to remove for a while; the object holds its line long since."""
+    a, b = world.pods
+    world.go_on(b)
+    world.go_on(a)
+    world.trouble(b, [Fate.LOST])
+    world.go_on(b)
+    world.go_on(a)
+    world.settle()
+
+
+def test_lines_that_were_never_flushed_are_not_durable_because_a_restore_added_others(world: World) -> None:
+    a, b = world.pods
+    world.go_on(a)
+    world.append(a, LOG)
+    world.flush(a)
+    world.append(b, LOG)
+    world.run(b)
+    assert world.flush(b).durable
+    world.replace_pod(1)
+    world.settle()
+
+
+def test_a_flush_behind_an_object_that_somebody_cut_off_begins_at_a_line(world: World) -> None:
+    a, b = world.pods
+    world.go_on(a)
+    world.append(a, LOG)
+    world.truth.disordered.add(LOG)
+    world.bucket.put(OF_LOG, object_at(world, LOG)[:-7])
+    world.truth.make(LOG, object_at(world, LOG))
+    world.merge(a)
+    world.append(a, LOG)
+    assert world.flush(a).durable
+    world.go_on(b)
+    world.settle()
+
+
+@pytest.mark.parametrize("path", [LOG, SETTINGS])
+def test_what_was_only_flushed_and_then_deleted_stays_deleted_in_a_live_home(world: World, path: str) -> None:
+    (a, _) = world.pods
+    world.run(a)
+    world.append(a, "projects/p/t.jsonl")  # the home is not empty: it is not taken for a new one
+    if path == LOG:
+        world.append(a, path)
+    else:
+        world.edit(a, path)
+    world.flush(a)
+    world.delete(a, path)
+    world.merge(a)
+    assert a.content(path) is None
+    world.settle()

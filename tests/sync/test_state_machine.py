@@ -42,10 +42,16 @@ EVENTS = st.lists(
 class SyncMachine(RuleBasedStateMachine):
     """Any order of everything."""
 
-    @initialize(tiny=st.booleans(), opaque=st.booleans(), missing=st.sampled_from([404, 412]))
-    def begin(self, tiny: bool, opaque: bool, missing: int) -> None:
+    @initialize(
+        tiny=st.booleans(),
+        opaque=st.booleans(),
+        missing=st.sampled_from([404, 412]),
+        packs=st.booleans(),
+        batch_bytes=st.sampled_from([None, 100]),
+    )
+    def begin(self, tiny: bool, opaque: bool, missing: int, packs: bool, batch_bytes: int | None) -> None:
         self.place = Path(tempfile.mkdtemp(prefix="machine-", dir=MEMORY))
-        self.points = installed(tiny_blocks=tiny)
+        self.points = installed(tiny_blocks=tiny, small_packs=packs, batch_bytes=batch_bytes)
         self.points.__enter__()
         self.world = World(self.place, tiny_blocks=tiny, opaque_etags=opaque, missing_answer=missing)
 
@@ -55,6 +61,7 @@ class SyncMachine(RuleBasedStateMachine):
         try:
             self.world.settle()
         finally:
+            self.world.close()
             self.points.__exit__(None, None, None)
             shutil.rmtree(self.place, ignore_errors=True)
 
@@ -186,6 +193,35 @@ class SyncMachine(RuleBasedStateMachine):
     def backup_undisturbed(self, pod: int) -> None:
         self.world.wait(1)
         self.world.backup(self.world.pods[pod])
+
+    @rule(pod=POD, drawn=EVENTS)
+    def run(self, pod: int, drawn: list[tuple[int, str, int]]) -> None:
+        self.world.run(self.world.pods[pod], self.events(pod, drawn))
+
+    @rule(pod=POD)
+    def halt(self, pod: int) -> None:
+        self.world.halt(self.world.pods[pod])
+
+    @rule(pod=POD, drawn=EVENTS, paths=st.none() | st.frozensets(PATH))
+    def flush(self, pod: int, drawn: list[tuple[int, str, int]], paths: frozenset[str] | None) -> None:
+        self.world.flush(self.world.pods[pod], self.events(pod, drawn), paths=paths)
+
+    @rule(pod=POD, path=LOG)
+    def append_and_flush(self, pod: int, path: str) -> None:
+        self.world.append(self.world.pods[pod], path)
+        self.world.flush(self.world.pods[pod])
+
+    @rule(pod=POD)
+    def go_on(self, pod: int) -> None:
+        self.world.go_on(self.world.pods[pod])
+
+    @rule(pod=POD, drawn=EVENTS)
+    def drain(self, pod: int, drawn: list[tuple[int, str, int]]) -> None:
+        self.world.drain(self.world.pods[pod], self.events(pod, drawn))
+
+    @rule()
+    def look(self) -> None:
+        self.world.look()
 
 
 def _sample(cuts_of_scene: list[tuple[int, str, str]]) -> list[tuple[int, str, str]]:
