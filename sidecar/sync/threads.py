@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,7 +14,8 @@ T = TypeVar("T")
 async def in_thread(work: Callable[[], T], name: str) -> T:
     """Run `work` in a daemon thread of its own and give its result or error.
 
-    If the caller is cancelled the work goes on to its end and its result is dropped.
+    If the caller is cancelled the work goes on to its end and its result is dropped. The caller's context
+    goes along: what is logged there carries the ids of the request that it is done for.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -34,5 +36,6 @@ async def in_thread(work: Callable[[], T], name: str) -> T:
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, value, error)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(run,), name=name, daemon=True).start()
     return await future
