@@ -7,6 +7,8 @@ because a time-out counts while a body is still being sent.
 
 from __future__ import annotations
 
+import itertools
+import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -59,6 +61,8 @@ class Connection:
         self._signed: SignedRequests | None = None
         self._lock = threading.Lock()
         self._patience_factor = 1
+        self._life = os.urandom(12).hex()
+        self._writes = itertools.count()
         self.traffic = Traffic()
         self.ranges_ahead = threading.BoundedSemaphore(AHEAD_IN_ALL)
         self.large_uploads = threading.BoundedSemaphore(_LARGE_UPLOADS)
@@ -90,6 +94,10 @@ class Connection:
             text = str(error)
             answer = of_token_service(text) if SERVICE_MARK in text else of_awscrt(error)
             raise failure(answer, self.where("renewing the credentials")) from error
+
+    def write_mark(self) -> str:
+        """A word that no other write bears, of this process or of any other."""
+        return f"{self._life}{next(self._writes):08x}"
 
     def is_proven(self) -> bool:
         """True once the other side answered as only an S3 server does.
@@ -175,12 +183,12 @@ class Connection:
     def _once(
         self, what: str, request: Callable[[S3Store], Value], body_bytes: int, reads_object: bool
     ) -> Value:
-        from obstore.exceptions import BaseError
-
         target = self._target
         try:
             value = request(self._store(body_bytes))
-        except (BaseError, OSError, ValueError) as error:
+        except Exception as error:
+            if not _is_told(error):
+                raise
             answer = of_obstore(error, target.endpoint)
             self._learn_from(answer)
             if body_bytes and answer.trouble == "timeout":
@@ -196,11 +204,11 @@ class Connection:
 
     def _store(self, body_bytes: int) -> S3Store:
         silence = silence_seconds(body_bytes, self._patience_factor)
-        with self._lock:
-            store = self._stores.get(silence)
-            if store is None:
-                store = self._stores[silence] = self._made(silence)
-            return store
+        store = self._stores.get(silence)
+        if store is None:
+            with self._lock:
+                store = self._stores.get(silence) or self._stores.setdefault(silence, self._made(silence))
+        return store
 
     def _made(self, silence_seconds: int) -> S3Store:
         from obstore.store import S3Store
@@ -254,6 +262,13 @@ class Connection:
             "sse_kms_key_id": "x-amz-server-side-encryption-aws-kms-key-id",
         }
         return {names[option]: value for option, value in self._sse.items()}
+
+
+def _is_told(error: Exception) -> bool:
+    """True for what obstore raises of a request; anything else is a mistake of ours."""
+    from obstore.exceptions import BaseError
+
+    return isinstance(error, BaseError | OSError | ValueError)
 
 
 def silence_seconds(body_bytes: int, patience_factor: int) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
 
 _OPERATIONS = {
     "listing": "list",
@@ -39,6 +40,28 @@ class Listener:
     moved: Callable[[str, int, int], None] = lambda operation, sent, received: None
 
 
+class Timed:
+    """``with traffic.timed(what):``"""
+
+    __slots__ = ("_begun", "_traffic", "_what")
+
+    def __init__(self, traffic: Traffic, what: str) -> None:
+        self._traffic = traffic
+        self._what = what
+
+    def __enter__(self) -> None:
+        self._begun = time.monotonic()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        said = getattr(getattr(error, "error", error), "kind", "store") if error else ""
+        operation = _OPERATIONS.get(self._what.partition(" ")[0], "other")
+        traffic = self._traffic
+        traffic.moved_at = time.monotonic()
+        traffic.listener.answered(operation, traffic.moved_at - self._begun, said)
+
+
 class Traffic:
     """Counts, from any thread. Operations: list, head, get, put, part, delete, and other for the rest.
 
@@ -49,36 +72,26 @@ class Traffic:
         self.listener = Listener()
         self.moved_at = time.monotonic()
         self._lock = threading.Lock()
-        self._flows: dict[str, Flow] = {}
+        self._flows: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
 
     def count(self, operation: str, *, requests: int = 1, sent: int = 0, received: int = 0) -> None:
         with self._lock:
-            old = self._flows.get(operation, Flow())
-            self._flows[operation] = Flow(
-                old.requests + requests, old.bytes_sent + sent, old.bytes_received + received
-            )
+            flow = self._flows[operation]
+            flow[0] += requests
+            flow[1] += sent
+            flow[2] += received
         if sent or received:
             self.moved_at = time.monotonic()
             self.listener.moved(operation, sent, received)
 
-    @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
+    def timed(self, what: str) -> Timed:
         """Tell the listener how long the request took and how it ended; `what` as in an error's sentence."""
-        begun, kind = time.monotonic(), ""
-        try:
-            yield
-        except BaseException as error:
-            kind = getattr(getattr(error, "error", error), "kind", "store")
-            raise
-        finally:
-            operation = _OPERATIONS.get(what.partition(" ")[0], "other")
-            self.moved_at = time.monotonic()
-            self.listener.answered(operation, self.moved_at - begun, kind)
+        return Timed(self, what)
 
     def snapshot(self) -> dict[str, Flow]:
         """What was counted so far, by operation."""
         with self._lock:
-            return dict(self._flows)
+            return {operation: Flow(*flow) for operation, flow in self._flows.items()}
 
     @property
     def requests(self) -> int:

@@ -7,7 +7,6 @@ done.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -48,8 +47,8 @@ class Write:
         self._condition = condition
         self._patience = patience
         self._unsure = False
-        self._mark = os.urandom(16).hex()
-        self._metadata = {name: _ascii(value) for name, value in metadata.items()} | {MARK: self._mark}
+        self._mark = connection.write_mark()
+        self._metadata = {**_ascii(metadata), MARK: self._mark}
         self._content_type = content_type or DEFAULT_CONTENT_TYPE
         self._what = f"writing s3://{connection.target.bucket}/{key}"
 
@@ -165,10 +164,15 @@ class Write:
         return seen.info.size == len(body) and seen.info.etag.strip('"') == digest
 
 
-def _ascii(value: str) -> str:
-    """`value` as a header can carry it: printable ASCII, anything else escaped as in Python."""
-    if value.isascii() and value.isprintable():
-        return value
-    return "".join(
-        c if c.isascii() and c.isprintable() else c.encode("unicode_escape").decode() for c in value
-    )
+def _ascii(metadata: dict[str, str]) -> dict[str, str]:
+    """The values as headers can carry them: printable ASCII, anything else escaped as in Python."""
+    text = "".join(metadata.values())
+    if text.isascii() and text.isprintable():
+        return metadata
+    return {name: "".join(map(_escaped, value)) for name, value in metadata.items()}
+
+
+def _escaped(character: str) -> str:
+    if character.isascii() and character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode()

@@ -8,7 +8,7 @@ behind the end are not part of the snapshot.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Protocol
 
 from sidecar.errors import FileChanged
@@ -40,13 +40,17 @@ class Snapshot:
     FileChanged: the file shrank or changed while it was read.
     """
 
-    def __init__(self, file: OpenFile, end: int, prefixes: Iterable[int] = ()) -> None:
+    def __init__(self, file: OpenFile, end: int, prefixes: Collection[int] = ()) -> None:
         self.size = end
         self._file: Readable = file
         self._blocks: list[bytes] = []
         self._prefixes: dict[int, str] = {}
         if end <= MEMORY_BYTES:
-            self._file = Bytes(file.read(0, end) if end else b"")
+            data = file.read(0, end) if end else b""
+            self._file = Bytes(data)
+            if not prefixes:
+                self.sha256 = hashlib.sha256(data).hexdigest()
+                return
         whole = hashlib.sha256()
         for block in self._walk(sorted(set(prefixes))):
             whole.update(block)
