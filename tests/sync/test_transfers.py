@@ -1,0 +1,85 @@
+"""Jobs on threads: each end is told once, what is in flight is bounded, and a stop leaves nothing untold."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from sidecar.errors import HomeError, StoreUnreachable
+from sidecar.sync.transfers import Job, run_jobs
+
+
+def _jobs(count: int, work: Callable[[int], int], weight_bytes: int = 1) -> list[Job[int]]:
+    return [Job(str(number), weight_bytes, partial(work, number)) for number in range(count)]
+
+
+def test_each_job_has_one_end_with_its_value() -> None:
+    ends = list(run_jobs(_jobs(500, lambda number: number * 2), workers=8))
+    assert sorted((int(done.job.name), done.value) for done in ends) == [(n, n * 2) for n in range(500)]
+
+
+def test_no_job_means_no_end_and_no_wait() -> None:
+    assert list(run_jobs([], workers=8)) == []
+
+
+def test_one_files_error_stops_only_that_file() -> None:
+    def work(number: int) -> int:
+        if number == 3:
+            raise HomeError("it is a link")
+        return number
+
+    ends = {done.job.name: done for done in run_jobs(_jobs(10, work), workers=2)}
+    assert isinstance(ends["3"].error, HomeError)
+    assert all(done.started for done in ends.values())
+    assert sum(done.value is not None for done in ends.values()) == 9
+
+
+def test_after_an_error_that_concerns_all_no_further_job_starts() -> None:
+    def work(number: int) -> int:
+        raise StoreUnreachable("nobody answers")
+
+    ends = list(run_jobs(_jobs(100, work), workers=1))
+    assert [done.started for done in ends] == [True] + [False] * 99
+
+
+@pytest.mark.parametrize("raised", [False, True])
+def test_a_stop_leaves_the_rest_untouched_and_tells_each_end(raised: bool) -> None:
+    begun: list[int] = []
+
+    def stop() -> bool:
+        if raised and len(begun) >= 5:
+            raise IndexError("a question that breaks")
+        return len(begun) >= 5
+
+    def work(number: int) -> int:
+        begun.append(number)
+        return number
+
+    ends = list(run_jobs(_jobs(50, work), workers=1, stop=stop))
+    assert len(ends) == 50
+    assert begun == [0, 1, 2, 3, 4]
+
+
+def test_the_bytes_in_flight_stay_within_their_bound_and_what_is_larger_runs_alone() -> None:
+    lock, running, most = threading.Lock(), set[int](), 0
+
+    def work(number: int) -> int:
+        nonlocal most
+        with lock:
+            running.add(number)
+            most = max(most, len(running))
+            if number == 7:
+                assert running == {7}
+        threading.Event().wait(0.002)
+        with lock:
+            running.remove(number)
+        return number
+
+    jobs = _jobs(20, work, weight_bytes=40)
+    jobs[7] = Job("7", 1_000, jobs[7].work)
+    ends = list(run_jobs(jobs, workers=8, bytes_in_flight=100))
+    assert [done.error for done in ends] == [None] * 20
+    assert most == 2
