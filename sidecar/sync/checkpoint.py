@@ -96,7 +96,7 @@ def checkpoint(
     if not (tally.pending or tally.error or stop()):
         tally.mirrored = mirroring.carry_out(workspace, deleted)
     if (tally.noted or tally.mirrored.gone or picture.shape_changed(workspace, scan)) and not tally.halted:
-        _commit_picture(workspace, scan, tally, pack=pack and not stop())
+        _commit_picture(workspace, scan, tally, stop if pack else lambda: True)
     return _result(workspace, tally, begun)
 
 
@@ -210,9 +210,9 @@ def _count_error(done: Done[Shipped], tally: _Tally, size: int) -> None:
         tally.error = error
 
 
-def _commit_picture(workspace: Workspace, scan: Scan, tally: _Tally, *, pack: bool) -> None:
+def _commit_picture(workspace: Workspace, scan: Scan, tally: _Tally, stop: Callable[[], bool]) -> None:
     try:
-        if picture.commit(workspace, scan, tally.mirrored.gone, pack=pack):
+        if picture.commit(workspace, scan, tally.mirrored.gone, stop=stop):
             mirroring.settled(workspace, tally.mirrored)
     except SidecarError as error:
         tally.error = error

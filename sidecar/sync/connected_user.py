@@ -107,9 +107,13 @@ class ConnectedUser:
     async def back_up(
         self, before: Callable[[], None] = lambda: None, stop: Callable[[], bool] | None = None
     ) -> BackupResult:
-        """A checkpoint. `stop`: asked between files; unless it is given, the end of the pod stops it."""
+        """A checkpoint. `stop`: asked between files; unless it is given, the end of the pod stops it.
+
+        With a `stop` of its own it is the last one: it packs no files.
+        """
         begun_at = time.time()
-        result = await undisturbed(self._checkpoint(before, stop or self.operations.is_ending))
+        checkpoint = self._checkpoint(before, stop or self.operations.is_ending, pack=stop is None)
+        result = await undisturbed(checkpoint)
         self.books.last_backup = result
         self.books.backups += 1
         if not result.error:  # it looked at every file
@@ -136,7 +140,9 @@ class ConnectedUser:
         level = logging.WARNING if not said and books.is_news("backup", result.kind or "") else logging.DEBUG
         log.log(level, "Backup failed for user %s: %s", self.user_id, result.error)
 
-    async def _checkpoint(self, before: Callable[[], None], stop: Callable[[], bool]) -> BackupResult:
+    async def _checkpoint(
+        self, before: Callable[[], None], stop: Callable[[], bool], *, pack: bool
+    ) -> BackupResult:
         operations, missed = self.operations, self.flushing.missed
 
         def between_files() -> bool:
@@ -145,9 +151,11 @@ class ConnectedUser:
 
         def work(workspace: Workspace) -> BackupResult:
             if missed is None:
-                return backup_home(workspace, before=before, stop=between_files)
+                return backup_home(workspace, before=before, stop=between_files, pack=pack)
             missed.begin()
-            return backup_home(workspace, before=before, stop=between_files, scanned=missed.scanned)
+            return backup_home(
+                workspace, before=before, stop=between_files, scanned=missed.scanned, pack=pack
+            )
 
         try:
             async with operations.checkpoint_lock:

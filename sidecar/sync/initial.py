@@ -160,6 +160,7 @@ def backup_home(
     stop: Callable[[], bool] = lambda: False,
     scanned: Callable[[Scan], None] = lambda scan: None,
     dry_run: bool = False,
+    pack: bool = True,
 ) -> BackupResult:
     """A checkpoint, with its log lines where it moved something; `before` is called ahead of the first."""
 
@@ -173,7 +174,13 @@ def backup_home(
     workspace.announce_first_move(announce)
     try:
         result = checkpoint(
-            workspace, listing=listing, watcher=watcher, stop=stop, scanned=scanned, dry_run=dry_run
+            workspace,
+            listing=listing,
+            watcher=watcher,
+            stop=stop,
+            scanned=scanned,
+            dry_run=dry_run,
+            pack=pack,
         )
     finally:
         workspace.announce_first_move(None)

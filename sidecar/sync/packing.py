@@ -16,7 +16,7 @@ bytes of small packs that are taken in on the way. So:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -127,18 +127,28 @@ def _taken_in(manifest: Manifest, content: int, dead: Collection[str]) -> Iterab
         content += pack.content
 
 
-def pack(workspace: Workspace, manifest: Manifest, scan: Scan, hot_paths: Collection[str]) -> Packed:
+def pack(
+    workspace: Workspace,
+    manifest: Manifest,
+    scan: Scan,
+    hot_paths: Collection[str],
+    stop: Callable[[], bool],
+) -> Packed:
     """Put into packs what `plan` says; nothing where the bucket's policy knows only ``.claude/``.
+
+    `stop` is asked before each file; once true, the pack in the making is dropped.
 
     Raises
     ------
     StoreError: the store is away; what was uploaded is named by no manifest and removed after a day.
     """
+    if stop():
+        return NOTHING
     paths = plan(manifest, hot_paths, _available(workspace, manifest, scan))
     entries: dict[str, FileEntry] = {}
     written: dict[str, PackEntry] = {}
     try:
-        for riders, pack_entry in _written(workspace, manifest, paths):
+        for riders, pack_entry in _written(workspace, manifest, paths, stop):
             written[next(iter(riders.values())).pack] = pack_entry
             entries.update(riders)
     except AccessDenied as error:
@@ -157,11 +167,13 @@ def _available(workspace: Workspace, manifest: Manifest, scan: Scan) -> set[str]
 
 
 def _written(
-    workspace: Workspace, manifest: Manifest, paths: Iterable[str]
+    workspace: Workspace, manifest: Manifest, paths: Iterable[str], stop: Callable[[], bool]
 ) -> Iterator[tuple[dict[str, FileEntry], PackEntry]]:
     """Write pack after pack; each with its riders, named, once it is in the bucket."""
     writer, riders, content = PackWriter(), dict[str, FileEntry](), 0
     for path in paths:
+        if stop():
+            return
         entry = manifest.files[path]
         data = _read(workspace, entry, path)
         if data is None:

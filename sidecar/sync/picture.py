@@ -7,7 +7,7 @@ picture that cannot be read or written is a WARNING and costs speed; it never fa
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -98,17 +98,23 @@ def read_if_any(workspace: Workspace) -> Manifest:
     return Manifest()
 
 
-def commit(workspace: Workspace, scan: Scan, gone: Mapping[str, str] | None = None, *, pack: bool) -> bool:
+def commit(
+    workspace: Workspace,
+    scan: Scan,
+    gone: Mapping[str, str] | None = None,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+) -> bool:
     """Bring the manifest up to date with the ledger and the home's shape; False if that failed.
 
     Parameters
     ----------
     gone: the paths whose objects were deleted, with their ETags.
-    pack: also put small files that travel alone into packs, where that pays.
+    stop: asked before each file that is packed; once true, no more is.
     """
     learned = workspace.ledger.take_learned()
     try:
-        committed = _commit(workspace, scan, gone or {}, learned, pack=pack)
+        committed = _commit(workspace, scan, gone or {}, learned, stop)
     except BaseException:
         workspace.ledger.learned(learned)
         raise
@@ -118,15 +124,19 @@ def commit(workspace: Workspace, scan: Scan, gone: Mapping[str, str] | None = No
 
 
 def _commit(
-    workspace: Workspace, scan: Scan, gone: Mapping[str, str], learned: frozenset[str], *, pack: bool
+    workspace: Workspace,
+    scan: Scan,
+    gone: Mapping[str, str],
+    learned: frozenset[str],
+    stop: Callable[[], bool],
 ) -> bool:
-    packed: packing.Packed | None = None if pack else packing.NOTHING
+    packed: packing.Packed | None = None
     for _ in range(_TRIES):
         try:
             theirs = _read(workspace)
             ours = united(workspace, theirs.manifest, scan, gone, learned)
             if packed is None:
-                packed = packing.pack(workspace, ours, scan, packing.hot(theirs.manifest, ours))
+                packed = packing.pack(workspace, ours, scan, packing.hot(theirs.manifest, ours), stop)
             root = _put(workspace, theirs, packed.on(ours))
         except ConditionFailed:
             continue

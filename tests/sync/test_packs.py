@@ -249,3 +249,22 @@ def test_a_plan_downloads_no_pack(bucket: str, settings_for: MakeSettings, tmp_p
     _, second = backed_up(settings_for, bucket, tmp_path)
     assert second.start(dry_run=True).files == 158
     assert gets(second) <= 3, "the tombstone, the manifest and its part"
+
+
+def test_the_last_checkpoint_of_a_pod_packs_nothing_and_one_that_is_stopped_names_no_half_pack(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second = pods(settings_for, bucket, tmp_path, 2)
+    first.start()
+    many(first)
+    assert first.backup(pack=False).durable
+    assert pack_keys(s3, bucket) == []
+    first.write("plans/one.md", "one")
+    asked = iter(range(1000))
+    assert first.backup(stop=lambda: next(asked) > 20).durable
+    assert pack_keys(s3, bucket) == []
+    first.write("plans/one.md", "two")
+    first.backup()
+    assert len(pack_keys(s3, bucket)) == 1
+    second.start()
+    assert second.tree() == first.tree()
