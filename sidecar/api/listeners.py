@@ -25,6 +25,7 @@ from sidecar.api.manager import Manager
 from sidecar.api.metrics import Metrics
 from sidecar.api.replies import raw, reply
 from sidecar.api.routes import ROUTES
+from sidecar.api.scrapes import Scrapes
 from sidecar.api.tenancy import Tenancy
 from sidecar.api.trace import TraceFilter
 from sidecar.api.triggers import Triggers
@@ -60,6 +61,7 @@ class Listeners:
         self._limits = limits or Limits()
         self._verifier = verifier
         self._metrics = metrics
+        self._scrapes = Scrapes(metrics)
         self._trace = TraceFilter()
         metrics.watch(manager)
         verifier.tell(metrics.token_refused, metrics.identity_unavailable)
@@ -132,7 +134,7 @@ class Listeners:
             await web.SockSite(runner, listening, backlog=BACKLOG).start()
 
     async def _scrape(self, request: web.BaseRequest, body: bytes) -> web.Response:
-        text, content_type = self._metrics.exposed(request.headers.get("Accept", ""))
+        text, content_type = self._scrapes.text(request.headers.get("Accept", ""))
         return raw(200, text, content_type)
 
     async def _document(self, request: web.BaseRequest, body: bytes) -> web.Response:
