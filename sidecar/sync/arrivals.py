@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from sidecar.area import metadata
 from sidecar.area.download import Download
@@ -27,8 +28,7 @@ _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 _JSON_BYTES = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """``moved``: the home changed. ``problem``: why the path did not come, as half a sentence."""
 
     path: str
@@ -38,8 +38,7 @@ class Arrival:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """One path of the area that a restore looks at. ``entry``: the manifest's, if it is of this version."""
 
     path: str

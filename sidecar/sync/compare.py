@@ -139,11 +139,16 @@ def clashes(modified: Mapping[str, float]) -> dict[str, str]:
     `modified`: by path, when the store took the object, in seconds. The side with the newest object stays:
     somebody made it last. The other side is not restored and not touched.
     """
-    newest_below: dict[str, float] = {}
+    newest_in: dict[str, float] = {}
     for path, at in modified.items():
-        for parent in _parents(path):
+        directory = path.rpartition("/")[0]
+        if newest_in.get(directory, at) <= at:
+            newest_in[directory] = at
+    newest_below = dict(newest_in)
+    for directory, at in newest_in.items():
+        for parent in _parents(directory):
             newest_below[parent] = max(at, newest_below.get(parent, at))
-    clashing = {path for path in modified if path in newest_below}
+    clashing = modified.keys() & newest_below.keys()
     files = {path for path in clashing if modified[path] > newest_below[path]}
     lost = dict.fromkeys(clashing - files, "a newer directory stands at this name")
     for path in modified if files else ():

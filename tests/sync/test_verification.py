@@ -78,7 +78,7 @@ def test_equal_sides_leave_nothing_to_say() -> None:
         (
             replace(
                 EQUAL,
-                remote=changed(REMOTE, "r", info=replace(INFO, etag='"f"'), metadata=None),
+                remote=changed(REMOTE, "r", info=INFO._replace(etag='"f"'), metadata=None),
                 entry=ENTRY._replace(etag='"f"', digest="r"),
             ),
             "remote_newer",
@@ -88,7 +88,7 @@ def test_equal_sides_leave_nothing_to_say() -> None:
             replace(
                 EQUAL,
                 local=changed(LOCAL, "l", known_sha256="x", stat=replace(STAT, mtime_ns=101)),
-                remote=changed(REMOTE, "r", info=replace(INFO, etag='"f"'), metadata=None),
+                remote=changed(REMOTE, "r", info=INFO._replace(etag='"f"'), metadata=None),
                 entry=ENTRY._replace(etag='"f"', digest="r"),
             ),
             "both_changed",
