@@ -9,7 +9,7 @@ import signal
 import sys
 
 # Each is a module here with ``add_options(parser)`` and ``run(options) -> int``.
-NAMES = ("speed", "durability", "fleet", "idle", "memory", "sidecars", "growth")
+NAMES = ("speed", "durability", "fleet", "idle", "memory", "sidecars", "growth", "costs")
 
 
 def main(arguments: list[str]) -> int:

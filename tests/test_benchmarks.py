@@ -27,6 +27,12 @@ HEADINGS = {
     "memory": ("| claude-sidecar | backup |", "| claude-sidecar | restore |"),
     "sidecars": ("### Sidecars on one server", "\n| 1 |", "\n| 2 |"),
     "growth": ("### 100 small files", "### A transcript of 1 MiB", "| 4 KiB appended, flush |"),
+    "costs": (
+        "### Once",
+        "| typical (4 turns, 2 pods), journal, 2 s |",
+        "| 100,000 |",
+        "S3's limit for one prefix",
+    ),
     "fleet": ("### 10 sidecars after 2 s, 50 requests/s", "Durable: 10 of 10"),
 }
 # The other rows and tools differ in what is in the trees, not in what is run.
