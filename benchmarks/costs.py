@@ -14,7 +14,7 @@ from benchmarks.day import HOURS, KIB, MIB, Mode, Profile, Spent
 from sidecar.settings import Settings
 from tests.servers import client
 
-# S3 Standard, us-east-1, in dollars: https://aws.amazon.com/s3/pricing/ (the list prices of 2026-11-22).
+# S3 Standard, us-east-1, in dollars: https://aws.amazon.com/s3/pricing/ as stated on this day; nothing is fetched.
 PRICED_ON = "2026-11-22"
 PUT_DOLLARS = 0.005 / 1000
 GET_DOLLARS = 0.0004 / 1000
@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     profiles = (Profile("typical", 4, 2),) if options.quick else PROFILES
     transcripts, size, files = (2, 64 * KIB, 10) if options.quick else (30, MIB, 150)
-    print(f"Prices: S3 Standard, us-east-1, list prices of {PRICED_ON}; seed {options.seed}.")
+    print(f"Prices: S3 Standard, us-east-1, as stated on {PRICED_ON}; seed {options.seed}.")
     days: dict[tuple[str, str], tuple[Spent, int]] = {}
     with Bed() as bed:
         pods = _Pods(bed)

@@ -55,6 +55,11 @@ def test_terraform_says_the_same(rules: list[dict[str, Any]]) -> None:
     assert written == rules
 
 
+def test_the_document_shows_the_very_file() -> None:
+    shown = re.search(r"```json\n(.*?)```", (K8S.parent / "docs/costs.md").read_text(), re.DOTALL)
+    assert shown and shown.group(1) == (K8S / "bucket-lifecycle.json").read_text()
+
+
 def _as_json(rule: str) -> dict[str, Any]:
     """A rule of our Terraform file as S3 has it."""
 
