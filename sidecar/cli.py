@@ -233,9 +233,12 @@ def _drain(chosen: argparse.Namespace) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> int:
+    from sidecar import termination
+
+    held = termination.hold_signals()
     from sidecar.server import run
 
-    return run(_moving(chosen))
+    return run(_moving(chosen), held)
 
 
 def _config(chosen: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from sidecar import termination
@@ -36,14 +36,18 @@ _RETRY_SECONDS = (2.0, 60.0)
 _RENEWAL_SECONDS = 30.0
 
 
-def run(settings: Settings) -> int:
-    """Serve until SIGTERM; returns the exit code: 0 only if all eligible files are durable."""
-    return asyncio.run(_Server(settings).serve())
+def run(settings: Settings, held: Sequence[int] = ()) -> int:
+    """Serve until SIGTERM; returns the exit code: 0 only if all eligible files are durable.
+
+    `held`: the signals that came before this could be imported (`termination.hold_signals`).
+    """
+    return asyncio.run(_Server(settings, held).serve())
 
 
 class _Server:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, held: Sequence[int]) -> None:
         self._settings = settings
+        self._held = held
         self._metrics = Metrics()
         observers = Observers(
             synced=self._metrics.restored,
@@ -84,6 +88,8 @@ class _Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number.name)
+        if self._held:
+            self._on_signal(signal.Signals(self._held[0]).name)
 
     def _on_signal(self, name: str) -> None:
         if self._end.is_set():

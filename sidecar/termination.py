@@ -6,6 +6,7 @@ A human first line, then one line of JSON; 4,096 bytes at most
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,6 +98,14 @@ def _named(user: str, entry: Unsynced, characters: int) -> dict[str, Any]:
     if len(path) > characters:  # the end of a path tells one file from the next
         path = "…" + path[-characters:]
     return {"user": user[:characters], "path": path, "bytes": entry.size_bytes, "why": why[:characters]}
+
+
+def hold_signals() -> list[int]:
+    """Keep SIGTERM and SIGINT from ending the process before it can act on them; returns those that came."""
+    came: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: came.append(number))
+    return came
 
 
 def write(path: str, data: bytes) -> None:

@@ -22,6 +22,18 @@ from sidecar.sync import checkpoint
 checkpoint._eligible = lambda *_: 1 // 0
 sys.exit(cli.main(sys.argv[1:]))
 """
+# SIGTERM comes while the server's modules are imported.
+ENDED_WHILE_IMPORTING = """
+import os, signal, sys
+from sidecar import cli
+class Ending:
+    def find_spec(self, name, path=None, target=None):
+        if name == "sidecar.server":
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Ending())
+sys.argv = ["claude-sidecar", "run"]
+sys.exit(cli.main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +163,7 @@ def test_a_policy_that_knows_no_journal_met_first_at_the_end_leaves_time_for_the
         running.wait_for("/readyz")
         append(settings, LOG, '{"n": 1}\n')
         fault_proxy.on("*", faults.answer(403, "AccessDenied"), part=".claude-sidecar", times=None)
+        fault_proxy.on("PUT", faults.delay(2), part="/.claude/")
         assert running.end(signal.SIGTERM) == 0, running.text()
     assert objects(s3, bucket)[LOG] == b'{"n": 1}\n'
     assert termination(tmp_path)[1]["durable"] is True
@@ -243,3 +256,51 @@ def test_a_flush_is_durable_while_a_long_checkpoint_runs_which_begins_no_file_me
         running.end(signal.SIGTERM)
     assert journalled(s3, bucket)[LOG] == b'{"n": 1}\n{"n": 2}\n', "the end's flush did not go first"
     assert len(objects(s3, bucket)) < 101
+
+
+def test_sigterm_before_anything_began_still_backs_up_what_a_restart_finds(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    append(settings, LOG, '{"n": 1}\n')
+    (tmp_path / "termination-log").touch()
+    with Sidecar(environ_of(settings), tmp_path / "log", program=("-c", ENDED_WHILE_IMPORTING)) as running:
+        assert running.process
+        assert running.process.wait(60) == 0, running.text()
+    assert objects(s3, bucket)[LOG] == b'{"n": 1}\n'
+    assert termination(tmp_path)[1]["users"] == 1
+
+
+def test_when_time_is_short_and_there_is_no_journal_transcripts_go_first(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, fault_proxy: FaultProxy
+) -> None:
+    settings = settings_for(bucket, user_id="ada", endpoint=fault_proxy.endpoint)
+    more = {"CLAUDE_SIDECAR_SYNC_DELAY_SECONDS": "off", "CLAUDE_SIDECAR_CONCURRENCY": "1"}
+    with sidecar(settings, tmp_path, CLAUDE_SIDECAR_GRACE_SECONDS="3", **more) as running:
+        running.wait_for("/readyz")
+        append(settings, LOG, '{"n": 1}\n')
+        for number in range(40):
+            append(settings, f"plans/{number}.md", "plan")
+        fault_proxy.on("PUT", faults.delay(0.3), part="/plans/", times=None)
+        assert running.end(signal.SIGTERM) == 1
+    assert objects(s3, bucket)[LOG] == b'{"n": 1}\n'
+    left = termination(tmp_path)[1]["pending_files"]
+    assert 41 - len(objects(s3, bucket)) <= left <= 40, "what was sent is not missing"
+
+
+def test_without_a_journal_a_bucket_that_recovers_in_time_is_tried_again(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, fault_proxy: FaultProxy
+) -> None:
+    settings = settings_for(bucket, user_id="ada", endpoint=fault_proxy.endpoint)
+    with sidecar(
+        settings, tmp_path, CLAUDE_SIDECAR_SYNC_DELAY_SECONDS="off", CLAUDE_SIDECAR_GRACE_SECONDS="20"
+    ) as running:
+        running.wait_for("/readyz")
+        append(settings, LOG, '{"n": 1}\n')
+        fault_proxy.down()
+        assert running.process
+        running.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "Backup failed" in running.text(), running)
+        fault_proxy.up()
+        assert running.process.wait(60) == 0, running.text()
+    assert objects(s3, bucket)[LOG] == b'{"n": 1}\n'

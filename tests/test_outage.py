@@ -18,6 +18,12 @@ def rss_bytes(running: Sidecar) -> int:
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
+def last_flush(running: Sidecar) -> dict[str, Any]:
+    answer = running.call("GET", "/v1/stats")[1]["users"]["ada"]["last_flush"]
+    assert isinstance(answer, dict)
+    return answer
+
+
 def test_an_outage_is_told_and_survived_and_then_caught_up_without_a_trigger(
     bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, fault_proxy: FaultProxy
 ) -> None:
@@ -37,13 +43,12 @@ def test_an_outage_is_told_and_survived_and_then_caught_up_without_a_trigger(
             for path in paths:
                 append(settings, path, LINE)
             assert running.call("GET", "/livez")[0] == 200
-        eventually(lambda: metrics(running)["unsynced_bytes"] > 0, running)
+        eventually(lambda: metrics(running)["unsynced_bytes"] > 0, running)  # known before anything failed
+        eventually(lambda: last_flush(running)["kind"] == "unreachable", running)
         away = metrics(running)
         assert away["oldest_unsynced_age_seconds"] > 0
         assert away["last_durable_timestamp_seconds"] == calm["last_durable_timestamp_seconds"]
-        user = running.call("GET", "/v1/stats")[1]["users"]["ada"]
-        assert user["unsynced_files"] == away["unsynced_files"] > 0
-        assert user["last_flush"]["kind"] == "unreachable"
+        assert away["unsynced_files"] == FILES
         assert running.call("GET", "/livez")[0] == 200
         assert rss_bytes(running) - before < 40 * MIB, "the home is the queue, not the memory"
         assert len(journalled(s3, bucket)["projects/-w/0.jsonl"]) == len("first\n")

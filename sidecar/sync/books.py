@@ -26,6 +26,7 @@ class Books:
 
     user_id: str
     clock: Callable[[], float] = time.time
+    begun_at: float = field(default_factory=time.time)
     synced: SyncResult | None = None
     last_sync: SyncResult | None = None
     last_backup: BackupResult | None = None
@@ -72,8 +73,9 @@ class Books:
         self, pending: tuple[Unsynced, ...], since: float, reason: str = "", *, said: bool = False
     ) -> None:
         """`pending` is not durable, at the latest since `since`; said unless it was (`said`)."""
-        self.unsynced_bytes = sum(entry.size_bytes for entry in pending)
-        self.unsynced_files = len(pending)
+        if pending:  # else it failed before it could tell what is left
+            self.unsynced_bytes = sum(entry.size_bytes for entry in pending)
+            self.unsynced_files = len(pending)
         self.unsynced_since = self.unsynced_since or since
         self._reason = reason or (pending[0].reason if pending else "for no known reason")
         if not said:

@@ -62,6 +62,7 @@ def checkpoint(
     watcher: Watcher = nobody,
     stop: Callable[[], bool] = lambda: False,
     scanned: Callable[[Scan], None] = lambda scan: None,
+    transcripts_first: bool = False,
     dry_run: bool = False,
     pack: bool = True,
 ) -> BackupResult:
@@ -72,6 +73,7 @@ def checkpoint(
     listing: what the area holds, where the ledger cannot know it yet: equal files are adopted, and an object
         that the ledger does not know is looked at before anything is sent.
     scanned: given the scan, before anything of it is shipped.
+    transcripts_first: the time may not be enough for all.
     stop: asked before each file; once true, what has not begun is reported as pending.
     dry_run: report what would move, send nothing.
     pack: also put small files into packs where that pays; not when time is short.
@@ -92,7 +94,9 @@ def checkpoint(
     if dirty or deleted or picture.shape_changed(workspace, scan):
         tombstones.demand(workspace)
     tally = _Tally(refused=refused)
-    _ship_all(workspace, dirty, _contested(workspace, dirty, listing), tally, watcher, stop)
+    _ship_all(
+        workspace, dirty, _contested(workspace, dirty, listing), tally, watcher, stop, transcripts_first
+    )
     if not (tally.pending or tally.error or stop()):
         tally.mirrored = mirroring.carry_out(workspace, deleted)
     if (tally.noted or tally.mirrored.gone or picture.shape_changed(workspace, scan)) and not tally.halted:
@@ -149,14 +153,20 @@ def _ship_all(
     tally: _Tally,
     watcher: Watcher,
     stop: Callable[[], bool],
+    transcripts_first: bool,
 ) -> None:
     others = [stat for stat in dirty if not is_transcript(stat.path)]
     lines = [stat for stat in dirty if is_transcript(stat.path)]
     total_bytes, done_bytes = sum(stat.size for stat in dirty), 0
-    ends = chain(
-        _run(workspace, others, contested, whole_files.ship, stop),
-        _run(workspace, lines, contested, transcripts.ship, lambda: stop() or tally.halted),
-    )
+
+    def halted() -> bool:
+        return stop() or tally.halted
+
+    groups = [
+        _run(workspace, others, contested, whole_files.ship, halted),
+        _run(workspace, lines, contested, transcripts.ship, halted),
+    ]
+    ends = chain(*(reversed(groups) if transcripts_first else groups))
     sizes = {stat.path: stat.size for stat in dirty}
     for number, done in enumerate(ends, 1):
         _count(done, tally, sizes[done.job.name])

@@ -7,6 +7,7 @@ results carry the error.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -199,7 +200,7 @@ class ClaudeSyncManager:
         """
         if self._loop_task:
             self._loop_task.cancel()
-        users = list(self._users.values())
+        users = self._users_at_the_end()
         for user in users:
             user.operations.in_a_hurry(deadline - time.monotonic())
         tasks = [asyncio.create_task(user.ending.last_backup(deadline), name="last-backup") for user in users]
@@ -208,6 +209,15 @@ class ClaudeSyncManager:
         await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
         outcomes = (user.ending.outcome(task) for user, task in zip(users, tasks, strict=True))
         return list(await asyncio.gather(*outcomes))
+
+    def _users_at_the_end(self) -> list[ConnectedUser]:
+        """The connected users, and those whose files the home holds though nobody asked for them yet."""
+        fixed = self._settings.user_id
+        if self._settings.bucket:
+            for user_id in self._owners.union({fixed} if fixed else ()) - self._users.keys():
+                with contextlib.suppress(UserError):
+                    self._admit(user_id)
+        return list(self._users.values())
 
     # -- what is known
 

@@ -51,7 +51,6 @@ class ConnectedUser:
         )
         self.ending = Ending(self.operations, self.flushing, self.books, lambda stop: self.back_up(stop=stop))
         self._observers = observers
-        self._admitted_at = time.time()
 
     # -- the first sync and restores
 
@@ -89,7 +88,7 @@ class ConnectedUser:
                 "look",
             )
             if pending:
-                self.books.behind(pending, self._admitted_at, error.message, said=True)
+                self.books.behind(pending, self.books.begun_at, error.message, said=True)
 
     async def restore(self) -> SyncResult:
         """Bring what the home lacks of the area, now."""
@@ -128,7 +127,7 @@ class ConnectedUser:
         books, flushing = self.books, self.flushing
         journalled = flushing.flusher is not None and flushing.by_itself
         if result.durable or not journalled:
-            since = begun_at if result.durable else books.durable_at or begun_at
+            since = begun_at if result.durable else books.durable_at or books.begun_at
             books.note(result, since, dirty=flushing.dirty)
         elif not self.operations.ending:
             books.failures += 1
@@ -150,11 +149,15 @@ class ConnectedUser:
             return stop()
 
         def work(workspace: Workspace) -> BackupResult:
-            if missed is None:
-                return backup_home(workspace, before=before, stop=between_files, pack=pack)
-            missed.begin()
+            if missed:
+                missed.begin()
             return backup_home(
-                workspace, before=before, stop=between_files, scanned=missed.scanned, pack=pack
+                workspace,
+                before=before,
+                stop=between_files,
+                scanned=missed.scanned if missed else lambda scan: None,
+                transcripts_first=operations.ending,
+                pack=pack,
             )
 
         try:

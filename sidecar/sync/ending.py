@@ -47,7 +47,7 @@ class Ending:
             self._flushing.task.cancel()
         await self._pass_a_stuck_flush((deadline - time.monotonic()) / 3)
         result = await self._flush_until(deadline)
-        checkpoint = asyncio.ensure_future(self._checkpoint(lambda: time.monotonic() >= deadline))
+        checkpoint = asyncio.create_task(self._checkpoint_until(deadline, once=result.durable))
         reserve = END_MARK_SECONDS if result.durable else 0.0
         await asyncio.wait((checkpoint,), timeout=deadline - time.monotonic() - reserve)
         if checkpoint.done():
@@ -85,6 +85,17 @@ class Ending:
                 pause = min(pause * 2, 1.0)
         return result
 
+    async def _checkpoint_until(self, deadline: float, *, once: bool) -> BackupResult:
+        """A checkpoint; tried again where it is not `once` and trying again may help."""
+        pause = 0.2
+        while True:
+            result = await self._checkpoint(lambda: time.monotonic() >= deadline)
+            helpless = result.error and not result.outage
+            if once or result.durable or helpless or time.monotonic() + pause >= deadline:
+                return result
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
     async def _say_ended(self, flusher: Flusher) -> None:
         try:
             await self._operations.run(lambda _: flusher.say_ended(), "end-mark")
@@ -116,6 +127,7 @@ class Ending:
         told = result.pending or (last.pending if last and not last.durable else ())
         pending = tuple(entry for entry in told if entry.path in left) or told or looked
         size = sum(entry.size_bytes for entry in pending)
+        self._books.behind(pending, self._books.durable_at or self._books.begun_at, said=True)
         return replace(
             result,
             pending=pending,

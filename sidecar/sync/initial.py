@@ -159,6 +159,7 @@ def backup_home(
     watcher: Watcher = nobody,
     stop: Callable[[], bool] = lambda: False,
     scanned: Callable[[Scan], None] = lambda scan: None,
+    transcripts_first: bool = False,
     dry_run: bool = False,
     pack: bool = True,
 ) -> BackupResult:
@@ -179,6 +180,7 @@ def backup_home(
             watcher=watcher,
             stop=stop,
             scanned=scanned,
+            transcripts_first=transcripts_first,
             dry_run=dry_run,
             pack=pack,
         )
