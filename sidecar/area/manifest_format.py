@@ -11,6 +11,7 @@ again only as often as the logarithm of the whole. All are zstd over JSON and ca
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,12 @@ PART_SUFFIX = ".json.zst"
 ROOT_BYTES = 8 * 1024
 # A manifest of a million paths has some 200 MB; more than this is not one of ours.
 MAX_BYTES = 1024 * 1024 * 1024
+# What is written here needs a window of 2 MiB; a wider one would take a restore's memory.
+WINDOW_LOG = 23
+# What names a part or a pack: nothing else is ever read, or removed, because a manifest says so.
+_NAME = re.compile(r"[0-9a-f]{64}\.(?:json|tar)\.zst")
+# What JSON's integers can carry: what is beyond was read as a fraction and could not be written again.
+_LEAST, _LIMIT = -(2**63), 2**64
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +116,10 @@ def decoded_root(data: bytes, where: str) -> Root:
     try:
         return Root(
             _changes_of(document),
-            tuple((str(name), int(size)) for name, size in document.get("parts", ())),
-            {str(n): PackEntry(int(s), int(c)) for n, (s, c) in document.get("packs", {}).items()},
-            {str(name): int(at) for name, at in document.get("retired", {}).items()},
-            int(document["generation"]),
+            tuple((_name(name), _count(size)) for name, size in document.get("parts", ())),
+            {_name(n): PackEntry(_count(s), _count(c)) for n, (s, c) in document.get("packs", {}).items()},
+            {_name(name): _count(at) for name, at in document.get("retired", {}).items()},
+            _count(document["generation"]),
             str(document["writer"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -148,7 +155,7 @@ def _described(changes: Changes) -> dict[str, Any]:
 
 
 def _changes_of(document: Mapping[str, Any]) -> Changes:
-    names = [str(name) for name in document.get("pack_names", ())]
+    names = [_name(name) for name in document.get("pack_names", ())]
     packed: dict[str, Any] = document.get("packed", {})
     files: dict[str, FileEntry | None] = {}
     for path, fields in document["files"].items():
@@ -158,18 +165,39 @@ def _changes_of(document: Mapping[str, Any]) -> Changes:
         etag, size, mtime_ns, mode, digest = fields
         number, offset = packed.get(path, (-1, 0))
         pack = names[number] if number >= 0 else ""
+        if not (0 <= size < _LIMIT and _LEAST <= mtime_ns < _LIMIT and _LEAST <= offset < _LIMIT):
+            raise ValueError("out of range")
         files[path] = FileEntry(
             str(etag), int(size), int(mtime_ns), int(mode) & 0o777, str(digest), pack, int(offset)
         )
     directories = {
-        path: (int(fields[0]) & 0o777, int(fields[1])) if fields else None
+        path: (int(fields[0]) & 0o777, _time(fields[1])) if fields else None
         for path, fields in document["directories"].items()
     }
     links = {
-        path: (str(fields[0]), int(fields[1])) if fields else None
+        path: (str(fields[0]), _time(fields[1])) if fields else None
         for path, fields in document["links"].items()
     }
     return Changes(files, directories, links)
+
+
+def _name(value: object) -> str:
+    name = str(value)
+    if not _NAME.fullmatch(name):
+        raise ValueError("not the name of a part or pack")
+    return name
+
+
+def _count(value: Any) -> int:
+    if not 0 <= int(value) < 2**63:
+        raise ValueError("out of range")
+    return int(value)
+
+
+def _time(value: Any) -> int:
+    if not _LEAST <= int(value) < _LIMIT:
+        raise ValueError("out of range")
+    return int(value)
 
 
 def _compressed(document: Mapping[str, Any]) -> bytes:
@@ -198,7 +226,7 @@ def _document(data: bytes, where: str) -> dict[str, Any]:
 
 
 def _decompressed(data: bytes) -> bytes:
-    decompressor = zstd.ZstdDecompressor()
+    decompressor = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
     out = decompressor.decompress(data, max_length=MAX_BYTES)
     if not decompressor.eof:
         raise ValueError("incomplete")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+from sidecar.area.manifest_format import WINDOW_LOG
 from sidecar.errors import ObjectDamaged
 
 if sys.version_info >= (3, 14):
@@ -73,7 +74,8 @@ class PackReader:
     def __init__(self, chunks: Iterator[bytes], name: str) -> None:
         self._chunks = chunks
         self._name = name
-        self._decompressor = zstd.ZstdDecompressor()
+        limit = zstd.DecompressionParameter.window_log_max
+        self._decompressor = zstd.ZstdDecompressor(options={limit: WINDOW_LOG})
         self._buffer = b""
         self._start = 0
 

@@ -76,3 +76,23 @@ def test_it_is_full_before_it_outgrows_what_a_restore_holds_in_memory() -> None:
     while not writer.is_full:
         writer.add("a/b.bin", os.urandom(1024 * 1024), 0, 0o600)
     assert 6 * 1024 * 1024 <= len(writer.finished()) < 8 * 1024 * 1024
+
+
+def test_a_window_that_would_take_the_memory_of_a_restore_is_damage() -> None:
+    compressor = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 27})
+    wide = compressor.compress(b"x" * 1000) + compressor.flush()
+    with pytest.raises(ObjectDamaged):
+        PackReader(in_pieces(wide, 100), "it").read(0, 100)
+
+
+def test_a_bomb_is_unpacked_no_further_than_what_is_asked_for() -> None:
+    bomb = zstd.compress(bytes(64 * 1024 * 1024))
+    given: list[bytes] = []
+
+    def pieces() -> Iterator[bytes]:
+        for piece in in_pieces(bomb, 100):
+            given.append(piece)
+            yield piece
+
+    assert PackReader(pieces(), "it").read(512, 100) == bytes(100)
+    assert len(given) < len(bomb) / 100 / 2
