@@ -85,40 +85,42 @@ def plan(manifest: Manifest, hot_paths: Collection[str], available: Collection[s
         for path, entry in manifest.files.items()
         if entry.size <= MAX_MEMBER_BYTES and not must_be_whole_json(path)
     }
-    loose = {
-        path: entry
-        for path, entry in may_ride.items()
-        if not entry.pack and path in available and path not in hot_paths
-    }
-    riders: dict[str, dict[str, int]] = {}
+    riders: dict[str, dict[str, int]] = {name: {} for name in manifest.packs}
+    loose: dict[str, int] = {}
     for path, entry in may_ride.items():
-        if entry.pack:
-            riders.setdefault(entry.pack, {})[path] = entry.size
-    size = sum(entry.size for entry in loose.values())
-    dead = _half_dead(manifest, riders)
+        if entry.pack in riders:
+            riders[entry.pack][path] = entry.size
+        elif path in available and path not in hot_paths:
+            loose[path] = entry.size
+    # A pack of which a file is no longer here cannot be written again: it stays, and decides nothing.
+    whole = {
+        name: pack
+        for name, pack in manifest.packs.items()
+        if riders[name] and all(path in available for path in riders[name])
+    }
+    size = sum(loose.values())
+    dead = _half_dead(whole, riders)
     if len(loose) < LOOSE_FILES and size < LOOSE_BYTES and sum(dead.values()) < DEAD_BYTES:
         return []
     taken = list(loose)
-    for name in _taken_in(manifest, size, dead):
-        paths = riders.get(name, {})
-        if all(path in available for path in paths):
-            taken += paths
+    for name in _taken_in(whole, size, dead):
+        taken += riders[name]
     return sorted(taken)
 
 
-def _half_dead(manifest: Manifest, riders: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+def _half_dead(whole: Mapping[str, PackEntry], riders: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     """The packs that are dead by half, each with how many of its bytes are."""
     dead = {}
-    for name, pack in manifest.packs.items():
-        live = sum(riders.get(name, {}).values())
-        if 0 < live * 2 < pack.content:
+    for name, pack in whole.items():
+        live = sum(riders[name].values())
+        if live * 2 < pack.content:
             dead[name] = pack.size * (pack.content - live) // pack.content
     return dead
 
 
-def _taken_in(manifest: Manifest, content: int, dead: Collection[str]) -> Iterable[str]:
+def _taken_in(whole: Mapping[str, PackEntry], content: int, dead: Collection[str]) -> Iterable[str]:
     yield from dead
-    for name, pack in sorted(manifest.packs.items(), key=lambda item: item[1].content):
+    for name, pack in sorted(whole.items(), key=lambda item: item[1].content):
         if name in dead:
             continue
         if pack.content >= 2 * content or pack.size >= packs.FULL_BYTES // 2:

@@ -28,7 +28,8 @@ def after(before: Root, now_named: Root, now: int) -> tuple[dict[str, int], list
     named = _named(now_named)
     retired = {name: at for name, at in before.retired.items() if name not in named}
     retired.update({name: now for name in _named(before) - named if name not in retired})
-    due = [name for name, at in retired.items() if not now - KEPT_SECONDS < at <= now]
+    # Another pod's clock may be ahead of ours; a time that is further away than that is no time.
+    due = [name for name, at in retired.items() if abs(now - at) >= KEPT_SECONDS]
     return {name: at for name, at in retired.items() if name not in due}, due
 
 

@@ -2,9 +2,14 @@
 
 from dataclasses import replace
 
+import pytest
+
 from sidecar.area.manifest import FileEntry, Manifest, PackEntry
+from sidecar.area.manifest_format import Root
 from sidecar.area.packs import MAX_MEMBER_BYTES
+from sidecar.sync import retirement
 from sidecar.sync.packing import DEAD_BYTES, LOOSE_BYTES, LOOSE_FILES, Packed, hot, named_in, plan
+from sidecar.sync.retirement import KEPT_SECONDS
 
 MIB = 1024 * 1024
 
@@ -81,6 +86,11 @@ def test_a_pack_of_which_a_file_is_elsewhere_by_now_is_left_as_it_is() -> None:
     assert len(plan(manifest, set(), here)) == LOOSE_FILES
 
 
+def test_a_file_whose_pack_nobody_knows_travels_alone() -> None:
+    files = in_pack("unknown", LOOSE_FILES, 100)
+    assert planned(Manifest(files)) == sorted(files)
+
+
 def test_what_changed_while_it_was_packed_keeps_its_own_version() -> None:
     files = loose(2)
     first, second = sorted(files)
@@ -93,3 +103,35 @@ def test_what_changed_while_it_was_packed_keeps_its_own_version() -> None:
     assert (now.files[first].pack, now.files[second].pack) == ("p", "")
     assert named_in(now) == {"p": PackEntry(10, 20)}
     assert named_in(packed.on(Manifest())) == {}
+
+
+def test_a_dead_pack_that_cannot_be_rewritten_brings_nobody_else_into_a_pack() -> None:
+    """Otherwise each checkpoint would write a pack for the one file that changed."""
+    files = in_pack("old", 10, MIB // 2)
+    manifest = Manifest({**files, **loose(1)}, packs={"old": PackEntry(3 * DEAD_BYTES, 30 * MIB)})
+    here = set(manifest.files) - {"old/0003.md"}
+    assert plan(manifest, set(), here) == []
+
+
+def test_a_pack_that_cannot_be_taken_in_takes_nothing_else_along() -> None:
+    """What is new decides how large a pack may be that is written again, not what is left where it is."""
+    stuck = in_pack("stuck", 10, 600)
+    manifest = Manifest(
+        {**loose(LOOSE_FILES), **stuck, **in_pack("larger", 140, 100)},
+        packs={"stuck": PackEntry(3000, 6000), "larger": PackEntry(6000, 14_000)},
+    )
+    here = set(manifest.files) - {"stuck/0003.md"}
+    assert len(plan(manifest, set(), here)) == LOOSE_FILES
+
+
+@pytest.mark.parametrize("skew_seconds", [-KEPT_SECONDS + 1, 0, 5, KEPT_SECONDS - 1])
+def test_what_another_pod_retired_just_now_is_kept_whatever_its_clock_says(skew_seconds: int) -> None:
+    name, now = "p" * 64, 1_700_000_000
+    before = Root(retired={name: now + skew_seconds})
+    assert retirement.after(before, Root(), now) == ({name: now + skew_seconds}, [])
+
+
+@pytest.mark.parametrize("skew_seconds", [-KEPT_SECONDS, KEPT_SECONDS])
+def test_what_was_retired_long_ago_goes_and_so_does_what_a_wild_clock_retired(skew_seconds: int) -> None:
+    name, now = "p" * 64, 1_700_000_000
+    assert retirement.after(Root(retired={name: now + skew_seconds}), Root(), now) == ({}, [name])

@@ -12,7 +12,7 @@ from sidecar.sync import picture, retirement
 from sidecar.sync.packing import LOOSE_FILES
 from tests import faults
 from tests.fault_proxy import FaultProxy
-from tests.sync.pods import MakeSettings, Pod, conflicts, objects, pods
+from tests.sync.pods import T0, MakeSettings, Pod, conflicts, objects, pods
 from tests.sync.test_round_trip import fill
 
 OWN = "user_data/ada/.claude-sidecar/"
@@ -21,7 +21,8 @@ MANIFEST = OWN + "manifest.json.zst"
 
 def many(pod: Pod, count: int = 150, stem: str = "skills/s") -> None:
     for n in range(count):
-        pod.write(f"{stem}/{n}.md", f"skill {n} " * (n + 1), mode=0o640)
+        # Old enough that the next checkpoint needs not look again whether they changed within a clock tick.
+        pod.write(f"{stem}/{n}.md", f"skill {n} " * (n + 1), mode=0o640, mtime_ns=T0)
 
 
 def backed_up(make: MakeSettings, bucket: str, place: Path) -> tuple[Pod, Pod]:
