@@ -131,6 +131,7 @@ def test_what_another_uid_wrote_is_said_at_start_and_shown_until_it_is_mended(
         assert outside["unreadable_files"] == 6
         assert "secret" not in str(outside), "names of files are not for everybody on the network"
         assert metrics(running)["unreadable_files"] == 6
+        assert running.call("POST", "/v1/sync?wait=checkpoint")[1]["refused_count"] == 6
         said = [line for line in running.text().splitlines() if "cannot be read" in line]
         assert len(said) == 1 and said[0].startswith("WARNING: 6 files of")
         assert sum(path in said[0] for path in secret_plans) == 3, "some of them, not all"
