@@ -209,19 +209,20 @@ def _is_inside_a_line(file: StableFile, offset: int) -> bool:
 
 
 def _durable_tail(workspace: Workspace, file: StableFile, tails: Tails) -> Tail | None:
-    """The longest prefix of the file that is durable; an empty one for a new file; None: it was rewritten."""
+    """The longest prefix of the file that is durable; an empty one for a new file; None: it was rewritten.
+
+    Only the longest counts: a file that begins with a shorter one alone was rewritten after its last flush,
+    and going on from there would call its older entries settled.
+    """
     path = file.stat.path
     mark, flushed = workspace.ledger.mark(path), workspace.ledger.flushed(path)
-    prefixes = []
-    if flushed:
-        prefixes.append((flushed.size, flushed.digest))
+    prefixes = [(flushed.size, flushed.digest)] if flushed else []
     if mark and mark.local_digest:
         prefixes.append((mark.local_size, mark.local_digest))
-    for size, digest in sorted(prefixes, reverse=True):
-        tail = tails.at(path, file, size, digest)
-        if tail is not None:
-            return tail
-    return None if prefixes else Tail(file.stat.inode)
+    if not prefixes:
+        return Tail(file.stat.inode)
+    size, digest = max(prefixes, key=lambda prefix: prefix[0])
+    return tails.at(path, file, size, digest)
 
 
 def _gather_whole(workspace: Workspace, file: StableFile) -> _Gathered | str | bool:

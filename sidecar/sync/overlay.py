@@ -12,15 +12,16 @@ from dataclasses import dataclass, replace
 
 from sidecar.area import metadata
 from sidecar.area.journal import Lines, Whole
-from sidecar.errors import HomeError, HomeFull
+from sidecar.errors import FileChanged, HomeError, HomeFull
 from sidecar.home.entries import FileStat
 from sidecar.home.reads import StableFile, json_problem, must_be_whole_json, open_file
 from sidecar.home.writes import append, open_writer
 from sidecar.sync import unfold
-from sidecar.sync.bodies import Bytes, sha256
+from sidecar.sync.bodies import Bytes, Pieced, sha256
 from sidecar.sync.compare import Version, clashes
 from sidecar.sync.journal_reader import Journal
 from sidecar.sync.marks import Flushed, Mark
+from sidecar.sync.merge import Span
 from sidecar.sync.results import Unsynced
 from sidecar.sync.unfold import Placed
 from sidecar.sync.workspace import Workspace
@@ -90,25 +91,32 @@ def _is_known(workspace: Workspace, path: str) -> bool:
 
 def _lay_lines(workspace: Workspace, path: str, writers: Mapping[str, Sequence[Lines]]) -> int:
     last = max((record for records in writers.values() for record in records), key=lambda r: r.mtime_ns)
-    all_durable = True
     if not workspace.is_there(path):
-        if _is_known(workspace, path):
-            return 0  # deleted here: it stays deleted, the bucket keeps it
-        data = unfold.missing(Bytes(b""), writers)
-        with open_writer(workspace.home, path) as writer:
-            writer.write(data)
-            stat = writer.commit(mtime_ns=last.mtime_ns, mode=last.mode, replacing=None)
-    else:
-        with open_file(workspace.home, path) as file:
-            data = unfold.missing(file, writers)
-            size, stat = file.size, file.stat
-            all_durable = not data or _is_durable(workspace, file)
-        if data:
-            _unite_in_full(workspace, path)
-            mtime_ns = None if workspace.live else max(last.mtime_ns, stat.mtime_ns)
-            stat = append(workspace.home, path, data, expected_size=size, mtime_ns=mtime_ns)
-    if data and all_durable:  # else the next flush sends what stood there before, and these lines again
-        _start_flushing_here(workspace, path)
+        return 0 if _is_known(workspace, path) else _lay_new(workspace, path, writers, last)
+    with open_file(workspace.home, path) as file:
+        data, stat = unfold.missing(file, writers), file.stat
+        if not data:
+            return 0
+        if file.last_newline() != file.size:
+            raise FileChanged(f"{path} ends within a line", "the next restore adds the rest")
+        # Of what was read: what the agent writes from now on is not known to be durable.
+        spans = [Span("remote", 0, file.size), Span("local", 0, len(data))]
+        whole = Pieced(spans, file, Bytes(data))
+        after = Flushed(whole.size, sha256(whole), 0) if _is_durable(workspace, file) else None
+    _unite_in_full(workspace, path)
+    mtime_ns = None if workspace.live else max(last.mtime_ns, stat.mtime_ns)
+    append(workspace.home, path, data, expected_size=stat.size, mtime_ns=mtime_ns)
+    if after:  # else the next flush sends what stood there before, and these lines again
+        workspace.ledger.laid(path, after)
+    return len(data)
+
+
+def _lay_new(workspace: Workspace, path: str, writers: Mapping[str, Sequence[Lines]], last: Lines) -> int:
+    data = unfold.missing(Bytes(b""), writers)
+    with open_writer(workspace.home, path) as writer:
+        writer.write(data)
+        writer.commit(mtime_ns=last.mtime_ns, mode=last.mode, replacing=None)
+    workspace.ledger.laid(path, Flushed(len(data), sha256(Bytes(data)), 0))
     return len(data)
 
 
@@ -126,14 +134,6 @@ def _unite_in_full(workspace: Workspace, path: str) -> None:
     mark = workspace.ledger.mark(path)
     if mark and (mark.size, mark.digest) != (mark.local_size, mark.local_digest):
         workspace.ledger.record(path, mark.cleared())
-
-
-def _start_flushing_here(workspace: Workspace, path: str) -> None:
-    """What stands in the file now is in the bucket already, whoever wrote it."""
-    with open_file(workspace.home, path) as file:
-        end = file.last_newline()
-        after = Flushed(end, sha256(file, end), 0, None)
-    workspace.ledger.laid(path, after)
 
 
 # -- whole files

@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from sidecar.sync.initial import backup_home, initial_sync, restore_area
 from sidecar.sync.marks import Mark
 from sidecar.sync.workspace import Workspace
 from tests.sync.machine_points import (
+    Duet,
     Events,
     Process,
     close_left_open,
@@ -75,7 +76,9 @@ START_NS = 1_800_000_000 * SECOND_NS
 class Life(Pod):
     """One pod, whose store is in memory. ``name``: changes with its home, because its agent is another."""
 
-    def __init__(self, place: Path, name: str, bucket: MemoryBucket, *, tiny_blocks: bool) -> None:
+    def __init__(
+        self, place: Path, name: str, bucket: MemoryBucket, *, tiny_blocks: bool, deletions: str = "keep"
+    ) -> None:
         self.place = place / name
         self.name = name
         self.bucket = bucket
@@ -94,6 +97,7 @@ class Life(Pod):
                 home=str(self.place / "home"),
                 state_dir=self.place / "state",
                 concurrency=1,
+                deletions=deletions,
             )
         )
 
@@ -232,11 +236,13 @@ class World:
         tiny_blocks: bool = False,
         opaque_etags: bool = False,
         missing_answer: int = 404,
+        deletions: str = "keep",
     ) -> None:
         self.place = place
+        self.deletions = deletions
         self.keys = AreaKeys("user_data", "ada")
         self.bucket = MemoryBucket(opaque_etags=opaque_etags, missing_answer=missing_answer)
-        self.truth = Truth(self.keys)
+        self.truth = Truth(self.keys, mirrors=deletions == "mirror")
         self.bucket.watchers += [self.truth.watch, self.truth.account.watch]
         self.now_ns = START_NS
         self.tally = Tally()
@@ -257,7 +263,8 @@ class World:
         return self._count
 
     def _new_life(self, number: int) -> Life:
-        life = Life(self.place, f"p{number}-{self.next()}", self.bucket, tiny_blocks=self._tiny)
+        name = f"p{number}-{self.next()}"
+        life = Life(self.place, name, self.bucket, tiny_blocks=self._tiny, deletions=self.deletions)
         life.looked = self.truth.account.looked
         return life
 
@@ -284,6 +291,16 @@ class World:
         lines = lines_of(whole_lines(pod.content(path) or b""))
         if lines:
             self.append_lines(pod, path, [lines[self.next() % len(lines)]])
+
+    def use_tool(self, pod: Life, path: str, size: int) -> None:
+        """A tool's result, and then the line that names it."""
+        number = self.next()
+        result = f"{path[: -len('.jsonl')]}/tool-results/{number}.txt"
+        body = b"%d\n" % number + b"x" * size
+        pod.write(result, body)
+        line = f'{{"w":"{pod.name}","result":"{result}"}}'.encode()
+        self.truth.account.results[line] = (result, body)
+        self.append_lines(pod, path, [line])
 
     def rewind(self, pod: Life, path: str, keep: int, *, more: int = 0) -> None:
         """The transcript cut back to its first lines, and gone on from there."""
@@ -369,6 +386,7 @@ class World:
     def outside_stale(self, path: str, *, copy: bool = False) -> None:
         """An earlier version put back; `copy`: with the metadata that it had."""
         versions = self.truth.ever.get(path, [])
+        self.truth.disordered.add(path)  # what is lost comes back behind what was flushed meanwhile
         if versions:
             old = versions[self.next() % len(versions)]
             self.bucket.put(self.keys.object(path), old.body, metadata=old.metadata if copy else {})
@@ -391,6 +409,7 @@ class World:
             self.bucket.put(self.keys.object(path), body, metadata=there.metadata)
 
     def outside_delete(self, path: str) -> None:
+        self.truth.disordered.add(path)
         self.bucket.delete(self.keys.object(path))
 
     def outside_manifest(self, choice: int) -> None:
@@ -501,6 +520,22 @@ class World:
             return None
         return self._operate(pod, lambda: pod.flush(paths), events, restores=False, kind="flush", only=paths)
 
+    def flush_beside_a_checkpoint(self, pod: Life, turns: Sequence[int], events: Events | None = None) -> Any:
+        """Both at once, as the running sidecar does them; `turns`: see `machine_points.Duet`."""
+        if pod.session is None or not pod.session.workspace.ledger.header.restored:
+            return None
+
+        def both() -> Any:
+            process = running_process()
+            assert process
+            process.duet = Duet(turns)
+            try:
+                return process.duet.play(pod.backup, pod.flush)[0]
+            finally:
+                process.duet = None
+
+        return self._operate(pod, both, events, restores=False, kind="both")
+
     def drain(self, pod: Life, events: Events | None = None) -> Any:
         """The pod ends in order."""
         return self._operate(pod, pod.drain, events, restores=False)
@@ -559,6 +594,7 @@ class World:
         if not self._busy:
             self.wait(1)  # else every file would count as changed a moment ago
         self.tally.operations += 1
+        self.truth.account.begins(pod.store.writer)
         before, pod.touched, pod.opened = pod.contents(), {}, False
         process = Process(lambda: self.now_ns + pod.skew_ns, events, kind)
         result = None

@@ -37,14 +37,17 @@ class Held:
 class Account:
     """The books. ``broken`` is where sentences go; ``looks``: what each client last saw, see `looked`."""
 
-    def __init__(self, keys: AreaKeys, broken: list[str]) -> None:
+    def __init__(self, keys: AreaKeys, broken: list[str], *, mirrors: bool = False) -> None:
         self.keys = keys
+        self.mirrors = mirrors
+        self.results: dict[bytes, tuple[str, bytes]] = {}
         self.broken = broken
         self.entries: dict[str, Entry] = {}
         self.paths: dict[str, Held] = {}
         self.written: list[Entry] = []
         self.numbers: dict[str, bytes] = {}
         self.looks: dict[tuple[str, str], int] = {}
+        self.begun: dict[str, int] = {}
         self.changes = 0
         self.removed = 0
         self.excused = 0
@@ -55,6 +58,10 @@ class Account:
     def looked(self, by: str, key: str) -> None:
         """Client `by` asks for `key` now."""
         self.looks[by, key] = self.changes
+
+    def begins(self, by: str) -> None:
+        """Client `by` begins another operation: what it saw before proves nothing."""
+        self.begun[by] = self.changes
 
     # -- the books are kept
 
@@ -71,7 +78,7 @@ class Account:
             held.object = change.new
             if change.by == OUTSIDE:
                 held.outside_at = self.changes
-            self._settle(path, excused=change.by == OUTSIDE)
+            self._settle(path, excused=change.by == OUTSIDE or (self.mirrors and change.new is None))
 
     def _journal(self, change: Change) -> None:
         if change.new is None:
@@ -92,17 +99,22 @@ class Account:
                 said = enumerate(record.data.split(b"\n")[:-1])
                 for number, line in said:
                     self.at(record.path).ever |= Counter({line: record.counts.get(number, 1)})
-            self._settle(record.path)
+            void = isinstance(record, Void) and self.at(record.path).object is None
+            self._settle(record.path, excused=self.mirrors and void)
 
     def _went(self, change: Change, entry: Entry) -> None:
         for record in entry.records:
-            object_key = self.keys.object(record.path)
-            looked_at = self.looks.get((change.by, object_key), -1)
-            overtaken = self.at(record.path).outside_at > looked_at  # the documented limit
+            overtaken = self._is_overtaken(change, record.path)
             if is_transcript(record.path):
                 self._settle(record.path, excused=overtaken)
             elif isinstance(record, Whole) and not overtaken and not self.has_version(entry, record):
                 self.broken.append(f"{record.path}: {record.data!r} went with {change.key} and is nowhere")
+
+    def _is_overtaken(self, change: Change, path: str) -> bool:
+        """The documented limit: an outside writer came between the look at the object and the removal."""
+        looked_at = self.looks.get((change.by, self.keys.object(path)), -1)
+        looked = change.late or looked_at >= self.begun.get(change.by, 0)
+        return looked and self.at(path).outside_at > looked_at
 
     def _settle(self, path: str, *, excused: bool = False) -> None:
         """Nothing that was known is missing now; what an outside writer took is known no more."""
@@ -114,7 +126,15 @@ class Account:
             self.broken.append(f"{path}: lines that were durable are in no object and entry: {dict(lost)}")
         self.excused += bool(lost and excused)
         torn = Counter(lines_of(held.object.body)[-1:]) if held.object else Counter[bytes]()
+        self._check_results(now - held.known)
         held.known, held.ever = now, held.ever | now | torn
+
+    def _check_results(self, new: Counter[bytes]) -> None:
+        """A line that names a tool's result never comes before it (rule 14)."""
+        for line in new.keys() & self.results.keys():
+            path, body = self.results[line]
+            if body not in self.versions(path):
+                self.broken.append(f"{path} is not in the bucket, and a line that names it is: {line!r}")
 
     # -- what they say
 

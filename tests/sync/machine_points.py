@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ class Process:
     def __init__(self, clock_ns: Callable[[], int], events: Events | None = None, kind: str = "") -> None:
         self.clock_ns = clock_ns
         self.kind = kind
+        self.duet: Duet | None = None
         self.dead = False
         self.here = ""
         self.points = 0
@@ -80,6 +82,10 @@ class Process:
         self.here = what
         for event in [*self._events.pop(self.points, ()), *self._events.pop(what, ())]:
             event()
+        if self.duet and not what.endswith(_IN_THE_LEDGER):
+            self.duet.pass_point()
+            if self.dead:
+                raise Crash(what)
 
     def die(self) -> None:
         self.dead = True
@@ -100,6 +106,61 @@ class Process:
             yield
         finally:
             self.kind = before
+
+
+class Duet:
+    """Two operations of one process side by side, one of them at work at a time.
+
+    ``turns``: after how many points each turn ends; then the one at work goes on to its end.
+    """
+
+    def __init__(self, turns: Sequence[int]) -> None:
+        self._turns = list(turns)
+        self._left = self._turns.pop(0) if self._turns else 1
+        self._at_work = 0
+        self._begun = [threading.Semaphore(0), threading.Semaphore(0)]
+        self._ended = [False, False]
+
+    def pass_point(self) -> None:
+        self._left -= 1
+        if self._left <= 0 and not self._ended[1 - self._at_work]:
+            self._left = self._turns.pop(0) if self._turns else 1_000_000
+            mine = self._at_work
+            self._hand_over()
+            self._wait(mine)
+
+    def _hand_over(self) -> None:
+        self._at_work = 1 - self._at_work
+        self._begun[self._at_work].release()
+
+    def _wait(self, number: int) -> None:
+        if not self._begun[number].acquire(timeout=60):
+            raise RuntimeError("the other operation never ended")
+
+    def play(self, first: Callable[[], Any], second: Callable[[], Any]) -> list[Any]:
+        """The results of both, or the error of one (a crash before anything else)."""
+        ends: list[Any] = [None, None]
+        errors: list[BaseException] = []
+
+        def run(number: int, work: Callable[[], Any]) -> None:
+            self._wait(number)
+            try:
+                ends[number] = work()
+            except BaseException as error:
+                errors.append(error)
+            self._ended[number] = True
+            if not self._ended[1 - number]:
+                self._hand_over()
+
+        threads = [threading.Thread(target=run, args=pair) for pair in enumerate((first, second))]
+        for thread in threads:
+            thread.start()
+        self._begun[0].release()
+        for thread in threads:
+            thread.join()
+        for error in sorted(errors, key=lambda one: not isinstance(one, Crash)):
+            raise error
+        return ends
 
 
 _running: list[Process] = []
@@ -146,7 +207,7 @@ def installed(
         for module in (fold, journal_reader, mirroring):
             patch.setattr(module, "time", _Clock)
         numbers = count(1)  # a writer's name decides whose lines stand first
-        patch.setattr(ledger, "new_writer", lambda pod_uid: f"{pod_uid or 'pod'}-{next(numbers):04d}")
+        patch.setattr(ledger, "new_writer", lambda pod_uid: writers_name(next(numbers)))
         patch.setattr(initial, "WAIT_FOR_OTHERS_SECONDS", 0.0)
         if small_packs:
             patch.setattr(packing, "LOOSE_FILES", 1)
@@ -169,6 +230,11 @@ class _Clock:
     @staticmethod
     def time() -> float:
         return _running[-1].clock_ns() / 1e9 if _running else time.time()
+
+
+def writers_name(number: int) -> str:
+    """What stands for a random name: the same one in each run."""
+    return f"pod-{number:04d}"
 
 
 def _with_points(step: Callable[..., Any], name: str) -> Callable[..., Any]:

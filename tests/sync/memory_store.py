@@ -87,6 +87,8 @@ class Change:
     by: str
     old: Version | None
     new: Version | None
+    late: bool = False
+    """It was on its way for long: whoever sent it has gone on."""
 
 
 class Refused(Exception):
@@ -115,6 +117,7 @@ class MemoryBucket:
     late: list[Callable[[], object]] = field(default_factory=list)
     watchers: list[Callable[[Change], None]] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
+    delivers: bool = False
 
     def put(
         self,
@@ -150,10 +153,13 @@ class MemoryBucket:
 
     def deliver(self, number: int = 0) -> None:
         """Let a request that was on its way all the time arrive now; its condition is asked now."""
+        self.delivers = True
         try:
             self.late.pop(number)()
         except Refused:
             return
+        finally:
+            self.delivers = False
 
     def listed(self, prefix: str) -> list[ObjectInfo]:
         keys = sorted((k for k in self.objects if k.startswith(prefix)), key=lambda k: k.encode())
@@ -185,7 +191,7 @@ class MemoryBucket:
         else:
             self.objects[key] = new
         for watcher in self.watchers:
-            watcher(Change(key, by, old, new))
+            watcher(Change(key, by, old, new, late=self.delivers))
 
 
 def info_of(key: str, version: Version) -> ObjectInfo:
@@ -321,6 +327,9 @@ class MemoryStore:
     def probe_conditions(self, key_prefix: str) -> bool:
         self._guarded = self._bucket.honours_conditions
         return self._guarded
+
+    def probe_conditional_delete(self, key_prefix: str) -> bool:
+        return self._bucket.honours_conditions
 
     # -- one request
 

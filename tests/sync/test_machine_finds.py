@@ -234,3 +234,32 @@ def test_what_was_only_flushed_and_then_deleted_stays_deleted_in_a_live_home(wor
     world.merge(a)
     assert a.content(path) is None
     world.settle()
+
+
+def test_a_transcript_that_begins_anew_after_a_flush_does_not_settle_what_was_flushed(world: World) -> None:
+    """The home is emptied while the sidecar runs, after a restore that left a mark of nothing."""
+    a, b = world.pods
+    world.run(b)
+    world.append(b, LOG)
+    world.flush(b)
+    world.append_lines(a, LOG, [b"same"])
+    world.backup(a)
+    world.merge(b)
+    world.empty_home(b)
+    world.append(b, LOG)
+    world.flush(b)
+    for _ in range(2):
+        world.backup(b)
+    world.settle()
+
+
+def test_what_the_agent_writes_in_the_middle_of_a_restore_is_not_durable_by_that(world: World) -> None:
+    a, b = world.pods
+    world.go_on(a)
+    world.run(b)
+    world.append(a, LOG)
+    world.flush(a)
+    world.merge(b, {"after _append_at_once": [lambda: world.append(b, LOG)]})
+    assert world.flush(b).durable
+    world.replace_pod(1)
+    world.settle()
