@@ -66,6 +66,7 @@ def test_a_hundred_users_at_once_are_never_mixed_and_each_is_restored_once(
         assert metrics(running)['restores_total{result="ok"}'] == 100, "somebody was synced more than once"
         list(pool.map(work, users))
         assert running.end(signal.SIGTERM) == 0
+        assert running.text().count("Restored files") == 0, "once for each user is noise"
     for user in users:
         mine = {"own.md": f"written by {user}"}
         if user in known:

@@ -50,5 +50,6 @@ def _tell_owner(workspace: Workspace) -> None:
     owner = workspace.settings.owner
     told, hint, is_warning = Ownership.of(workspace.home, owner.uid if owner else None).told()
     if told:
-        level = logging.WARNING if is_warning else logging.INFO
-        log.log(level, "%s%s", told, f" ({hint})" if hint else "")
+        # Of many homes it is the same each time.
+        quiet = logging.DEBUG if workspace.settings.serves_many_users else logging.INFO
+        log.log(logging.WARNING if is_warning else quiet, "%s%s", told, f" ({hint})" if hint else "")
