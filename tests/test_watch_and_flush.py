@@ -7,8 +7,17 @@ import pytest
 
 from tests import faults
 from tests.fault_proxy import FaultProxy
-from tests.running import LOG, append, eventually, fresh_pod, journalled, sidecar
+from tests.processes import Sidecar, environ_of
+from tests.running import LOG, append, eventually, fresh_pod, journalled, metrics, sidecar
 from tests.sync.pods import MakeSettings, objects
+
+SHORT_JOURNAL = """
+import sys
+from sidecar import cli
+from sidecar.sync import flusher
+flusher.MAX_ENTRIES = 4
+sys.exit(cli.main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +106,23 @@ def test_a_policy_that_knows_no_journal_means_intervals_one_warning_and_a_restor
     warnings = [line for line in running.text().splitlines() if line.startswith("WARNING")]
     assert len(warnings) == 1, "\n".join(warnings)
     assert "interval mode" in warnings[0]
+
+
+def test_a_journal_that_grew_long_is_folded_ahead_of_the_interval(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    settings.home_of("ada").mkdir()
+    environ = environ_of(settings, CLAUDE_SIDECAR_SYNC_DELAY_SECONDS="0.05")
+    with Sidecar(environ, tmp_path / "log", program=("-c", SHORT_JOURNAL)) as running:
+        running.wait_for("/readyz")
+        for number in range(5):
+            append(settings, LOG, f'{{"n": {number}}}\n')
+            eventually(lambda n=number: f'"n": {n}}}' in str(held(s3, bucket)), running)
+        eventually(lambda: metrics(running)["journal_entries"] <= 1, running)
+    assert objects(s3, bucket)[LOG].count(b"\n") >= 4
+
+
+def held(s3: Any, bucket: str) -> bytes:
+    """The transcript's lines, wherever they are."""
+    return objects(s3, bucket).get(LOG, b"") + journalled(s3, bucket).get(LOG, b"")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 from sidecar.errors import SidecarError
@@ -20,7 +21,8 @@ from sidecar.sync.pace import Pace
 from sidecar.sync.results import BackupResult
 from sidecar.sync.threads import in_thread
 
-# A journal that has grown long is folded ahead of the interval, but not more often.
+# A journal that has grown long is folded ahead of the interval: two checkpoints (the second one removes what
+# the first one found in the objects) in this time at most.
 EARLY_SECONDS = 30.0
 
 
@@ -55,7 +57,7 @@ class Flushing:
         self._delay_seconds = operations.settings.sync_delay_seconds
         self._dirty = asyncio.Event()
         self._dirty_at = 0.0
-        self._early_at = float("-inf")
+        self._early: deque[float] = deque(maxlen=2)
         self._warming: asyncio.Task[None] | None = None
         self.missed: Missed | None = None
         self._look_everywhere = False
@@ -157,11 +159,11 @@ class Flushing:
         return result
 
     def _is_early_due(self) -> bool:
-        """Whether a checkpoint may come ahead of its interval: one that cannot fold must not come again."""
+        """Whether a checkpoint may come early. A journal that cannot be folded must not ask for ever."""
         now = time.monotonic()
-        if now - self._early_at < EARLY_SECONDS:
+        if len(self._early) == self._early.maxlen and now - self._early[0] < EARLY_SECONDS:
             return False
-        self._early_at = now
+        self._early.append(now)
         return True
 
     def warm(self) -> None:
