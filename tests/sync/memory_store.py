@@ -289,7 +289,7 @@ class MemoryStore:
         content_type: str | None = None,
     ) -> str:
         size = len(source) if isinstance(source, bytes) else source.size
-        write = {name.lower(): _ascii(value) for name, value in metadata.items()} | {MARK: uuid.uuid4().hex}
+        write = _ascii({name.lower(): value for name, value in metadata.items()}) | {MARK: uuid.uuid4().hex}
         if size <= self._single_put_bytes:
             body = source if isinstance(source, bytes) else bytes(source.read(0, size))
             return self._write(key, body, condition, write, content_type, parts=0)
