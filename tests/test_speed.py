@@ -85,25 +85,27 @@ def test_the_proxy_counts_requests_and_bytes_and_changes_none(arena: Arena, dela
 
 
 def test_the_proxy_finds_the_next_request_behind_a_body_in_chunks() -> None:
-    said: list[bytes] = []
+    said = b""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
+            nonlocal said
             connection, _ = listener.accept()
             with connection:
-                while not said or not said[-1].endswith(b"/end HTTP/1.1\r\n\r\n"):
-                    said.append(connection.recv(65536))
+                while not said.endswith(b"/end HTTP/1.1\r\n\r\n") and (data := connection.recv(65536)):
+                    said += data
                 connection.sendall(b"done")
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         with Wiretap(f"http://127.0.0.1:{listener.getsockname()[1]}") as tap:
-            with socket.create_connection(("127.0.0.1", int(tap.endpoint.rpartition(":")[2]))) as one:
+            port = int(tap.endpoint.rpartition(":")[2])
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as one:
                 one.sendall(b"PUT /b/k HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\n")
                 one.sendall(b"x-trailer: 1\r\n\r\nPOST /b/k HTTP/1.1\r\nContent-Le")
                 one.sendall(b"ngth: 6\r\n\r\nHEAD /DELETE /b/end HTTP/1.1\r\n\r\n")
                 assert one.recv(10) == b"done"
-            thread.join()
+            thread.join(10)
             assert tap.take().requests == {"PUT": 1, "POST": 1, "DELETE": 1}
 
 
