@@ -33,12 +33,15 @@ from sidecar.errors import (
     ObjectArchived,
     ObjectDamaged,
     ObjectMissing,
+    SidecarError,
+    StoreError,
 )
 from sidecar.home.entries import Scan
 from sidecar.logs import log
 from sidecar.sync import packing, retirement
 from sidecar.sync.marks import Mark
 from sidecar.sync.parts import Parts
+from sidecar.sync.transfers import concerns_all
 from sidecar.sync.workspace import Workspace
 
 _TRIES = 5
@@ -89,12 +92,22 @@ def read(store: Store, keys: AreaKeys, parts: Parts | None = None) -> Picture:
 
 def read_if_any(workspace: Workspace) -> Manifest:
     """The manifest for a restore, which goes on without one."""
-    try:
-        return _read(workspace).manifest
-    except AccessDenied as error:
-        workspace.own_area_denied("The manifest may not be read", error)
-    except FormatError as error:
-        log.warning("Going on without the manifest: %s", error)
+    problem: SidecarError | None = None
+    for _ in range(_TRIES):
+        try:
+            return _read(workspace).manifest
+        except ConditionFailed as error:  # the connection broke, and it is another one by now
+            problem = error
+            continue
+        except AccessDenied as error:
+            workspace.own_area_denied("The manifest may not be read", error)
+            return Manifest()
+        except (FormatError, StoreError) as error:
+            if concerns_all(error):
+                raise
+            problem = error
+            break
+    log.warning("Going on without the manifest: %s", problem)
     return Manifest()
 
 

@@ -8,14 +8,18 @@ needed.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sidecar.area.manifest import Manifest
+from sidecar.errors import ObjectDamaged
 from sidecar.sync import picture
 from sidecar.sync.workspace import Workspace
 
 AHEAD_BYTES = 32 * 1024 * 1024
+_LANES = 8
 
 
 @dataclass(slots=True)
@@ -68,15 +72,15 @@ class Prefetch:
         yield coming.data
 
     def _run(self) -> None:
-        self._read()
-        free = AHEAD_BYTES if self._takes_packs else 0
-        for name, pack in self._manifest.packs.items() if self._manifest else ():
-            if pack.size <= free:
-                free -= pack.size
-                self._packs[name] = _Coming()
-        self._known.set()
-        for name, coming in list(self._packs.items()):
-            threading.Thread(target=self._fetch, args=(name, coming), name="prefetch", daemon=True).start()
+        try:
+            self._read()
+            waiting = deque(self._chosen())
+        finally:
+            self._known.set()
+        for _ in range(min(_LANES, self._workspace.settings.concurrency, len(waiting)) - 1):
+            with suppress(RuntimeError):  # no more threads here: one brings them as well
+                threading.Thread(target=self._fetch, args=(waiting,), name="prefetch", daemon=True).start()
+        self._fetch(waiting)
 
     def _read(self) -> None:
         try:
@@ -84,10 +88,29 @@ class Prefetch:
         except BaseException as error:
             self._error = error
 
-    def _fetch(self, name: str, coming: _Coming) -> None:
-        try:
-            with self._workspace.store.open(self._workspace.keys.packs + name) as download:
-                coming.data = download.read()
-        except BaseException as error:
-            coming.error = error
-        coming.arrived.set()
+    def _chosen(self) -> Iterator[tuple[str, int, _Coming]]:
+        """The packs that come ahead: name, size, and where it is awaited."""
+        free = AHEAD_BYTES if self._takes_packs else 0
+        for name, pack in self._manifest.packs.items() if self._manifest else ():
+            if pack.size <= free:
+                free -= pack.size
+                self._packs[name] = _Coming()
+                yield name, pack.size, self._packs[name]
+
+    def _fetch(self, waiting: deque[tuple[str, int, _Coming]]) -> None:
+        while True:
+            try:
+                name, size, coming = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                coming.data = self._whole(name, size)
+            except BaseException as error:
+                coming.error = error
+            coming.arrived.set()
+
+    def _whole(self, name: str, size: int) -> bytes:
+        with self._workspace.store.open(self._workspace.keys.packs + name) as download:
+            if download.info.size != size:  # it would be held in memory, however large it is
+                raise ObjectDamaged(f"the pack {name} has another size than the manifest says")
+            return download.read()

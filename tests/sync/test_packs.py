@@ -1,15 +1,23 @@
 """Small files come back out of packs, in a few requests; what is wrong with a pack costs requests only."""
 
 import os
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sidecar.area.download import Download
+from sidecar.area.manifest import PackEntry
 from sidecar.area.manifest_format import Root, decoded_root, encoded_root
+from sidecar.area.store import Store
+from sidecar.errors import ConditionFailed, ObjectMissing
 from sidecar.sync import picture, retirement
 from sidecar.sync.packing import LOOSE_FILES
+from sidecar.sync.prefetch import Prefetch
 from tests import faults
 from tests.fault_proxy import FaultProxy
 from tests.sync.pods import T0, MakeSettings, Pod, conflicts, objects, pods
@@ -268,4 +276,60 @@ def test_the_last_checkpoint_of_a_pod_packs_nothing_and_one_that_is_stopped_name
     first.backup()
     assert len(pack_keys(s3, bucket)) == 1
     second.start()
+    assert second.tree() == first.tree()
+
+
+def test_a_pack_that_is_larger_than_the_manifest_says_is_not_held_in_memory(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second = backed_up(settings_for, bucket, tmp_path)
+    edited_root(s3, bucket, lambda root: replace(root, packs={n: PackEntry(1, 1) for n in root.packs}))
+    assert second.start().packed == 0
+    assert second.tree() == first.tree()
+
+
+def test_however_many_packs_a_manifest_names_a_few_come_at_once(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = backed_up(settings_for, bucket, tmp_path)
+    names = [f"{n:064}.tar.zst" for n in range(200)]
+    edited_root(s3, bucket, lambda root: replace(root, packs=dict.fromkeys(names, PackEntry(1, 1))))
+    guard, counts = threading.Lock(), [0, 0]
+
+    def opened(store: Store, key: str, **options: Any) -> Any:
+        if not key.endswith(".tar.zst"):
+            return really(store, key, **options)
+        with guard:
+            counts[0] += 1
+            counts[1] = max(counts)
+        time.sleep(0.005)
+        with guard:
+            counts[0] -= 1
+        raise ObjectMissing(key)
+
+    really = Store.open
+    monkeypatch.setattr(Store, "open", opened)
+    with second.open(live=False) as workspace:
+        prefetch = Prefetch(workspace)
+        assert len(prefetch.manifest().packs) == 200
+        for name in names:
+            with pytest.raises(ObjectMissing):
+                list(prefetch.chunks(name))
+    assert 0 < counts[1] <= 8
+
+
+def test_a_manifest_that_breaks_off_and_is_another_one_then_is_read_again(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = backed_up(settings_for, bucket, tmp_path)
+    really, changed = Download.read, iter([True])
+
+    def read(download: Download) -> bytes:
+        if download.info.key == MANIFEST and next(changed, False):
+            raise ConditionFailed("it broke off, and it is another version now")
+        return really(download)
+
+    monkeypatch.setattr(Download, "read", read)
+    result = second.start()
+    assert (result.action, result.packed > 100) == ("restored", True)
     assert second.tree() == first.tree()
