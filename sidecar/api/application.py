@@ -8,9 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from aiohttp import web
-
-from sidecar.api import bodies, trace
+from sidecar.api import bodies, trace, web
 from sidecar.api.connections import Limits, Server
 from sidecar.api.metrics import ROUTE_OTHER, Metrics
 from sidecar.api.refusals import (

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import orjson
-from aiohttp import web
 
+from sidecar.api import web
 from sidecar.api.refusals import BadRequest, BodyLarge, BodySlow
 
 

@@ -10,8 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from aiohttp import web
-
+from sidecar.api import web
 from sidecar.api.refusals import BadRequest, Broken
 from sidecar.api.replies import refused
 from sidecar.logs import log

@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import web
-
+from sidecar.api import web
 from sidecar.api.manager import Manager
 from sidecar.api.replies import reply
 from sidecar.logs import log

@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 
 import orjson
-from aiohttp import web
 
-from sidecar.api import bodies
+from sidecar.api import bodies, web
 from sidecar.api.connections import Limits
 from sidecar.api.identity import Verifier
 from sidecar.api.manager import Manager

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiohttp import web
-
+from sidecar.api import web
 from sidecar.api.flights import Flights
 from sidecar.api.identity import Verifier
 from sidecar.api.manager import Manager

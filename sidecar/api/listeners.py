@@ -5,6 +5,7 @@ The one place where the API is put together. A port that cannot be had is said b
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import resource
 import socket
@@ -12,11 +13,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from aiohttp import web
-
-from sidecar.api import openapi
+from sidecar.api import openapi, web
 from sidecar.api.application import Application, Call
-from sidecar.api.connections import Limits
+from sidecar.api.connections import Limits, Server
 from sidecar.api.health import Health
 from sidecar.api.hooks import Hooks
 from sidecar.api.identity import Verifier
@@ -65,7 +64,7 @@ class Listeners:
         self._trace = TraceFilter()
         metrics.watch(manager)
         verifier.tell(metrics.token_refused, metrics.identity_unavailable)
-        self._runners: list[web.ServerRunner] = []
+        self._serving: list[tuple[Server, list[asyncio.Server]]] = []
         tenancy = Tenancy(settings, manager.users)
         self._initial = InitialSyncs(manager)
         self._invocations = Invocations(verifier, tenancy, self._initial)
@@ -118,20 +117,22 @@ class Listeners:
     async def stop(self) -> None:
         """Serve no more; requests under way have a moment, and what they wait for is cancelled."""
         self._hooks.stop()
-        for runner in self._runners:
-            await runner.cleanup()
-        self._runners.clear()
+        for server, listening in self._serving:
+            for one in listening:
+                one.close()
+            await asyncio.sleep(0)  # what was accepted already begins, and is waited for
+            server.pre_shutdown()
+            await server.shutdown(self._limits.stop_seconds)
+        self._serving.clear()
         await self._triggers.stop()
         await self._initial.stop()
         await self._verifier.close()
         log.removeFilter(self._trace)
 
     async def _serve(self, application: Application, sockets: Sequence[socket.socket]) -> None:
-        runner = web.ServerRunner(application.server(), shutdown_timeout=self._limits.stop_seconds)
-        self._runners.append(runner)
-        await runner.setup()
-        for listening in sockets:
-            await web.SockSite(runner, listening, backlog=BACKLOG).start()
+        server, loop = application.server(), asyncio.get_running_loop()
+        listening = [await loop.create_server(server, sock=one, backlog=BACKLOG) for one in sockets]
+        self._serving.append((server, listening))
 
     async def _scrape(self, request: web.BaseRequest, body: bytes) -> web.Response:
         text, content_type = self._scrapes.text(request.headers.get("Accept", ""))

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
-from aiohttp import web
 
+from sidecar.api import web
 from sidecar.api.refusals import Refusal
 
 _HEADERS = {"Cache-Control": "no-store", "Server": "claude-sidecar", "X-Content-Type-Options": "nosniff"}

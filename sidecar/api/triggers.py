@@ -13,9 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aiohttp import web
-
 from sidecar import __version__
+from sidecar.api import web
 from sidecar.api.bodies import json_object
 from sidecar.api.flights import Turns
 from sidecar.api.identity import Verifier

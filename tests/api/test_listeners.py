@@ -349,7 +349,7 @@ async def test_a_reader_who_stalls_is_cut_off(serve: Serve, wire: Connect) -> No
     api.manager.more_stats = {"much": "x" * 50_000_000}
     connection = await wire(api.port)
     connection.writer.write(b"GET /v1/stats HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    server = api.listeners._runners[0].server
+    server, _ = api.listeners._serving[0]
     await until(lambda: server.connections)
     await until(lambda: not server.connections)
 
