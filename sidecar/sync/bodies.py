@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +36,8 @@ class Spool:
     """
 
     def __init__(self, chunks: Iterable[bytes], directory: Path) -> None:
+        import tempfile
+
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(  # noqa: SIM115
             max_size=SPOOL_BYTES, dir=str(directory)
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ class LedgerFile:
         """
         import orjson
 
-        epoch = secrets.token_hex(8)
+        epoch = os.urandom(8).hex()
         document = {"version": f"{FORMAT_MAJOR}.{FORMAT_MINOR}", "epoch": epoch, **document}
         try:
             data = orjson.dumps(document)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -107,7 +107,7 @@ def lasting(stat: FileStat, read_at_ns: int) -> FileStat | None:
 
 def new_writer(pod_uid: str | None) -> str:
     """A writer's name: a fresh ledger is a fresh writer, even in the same pod (rule 12)."""
-    return f"{pod_uid or 'pod'}-{secrets.token_hex(6)}"
+    return f"{pod_uid or 'pod'}-{os.urandom(6).hex()}"
 
 
 def packed_flushed(flushed: Flushed) -> list[Any]:

@@ -7,7 +7,7 @@ clock is asked for that; the time in the tombstone is for people.
 
 from __future__ import annotations
 
-import secrets
+import os
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -98,7 +98,7 @@ def read(store: Store, keys: AreaKeys) -> Tombstone | None:
 
 def lay(store: Store, keys: AreaKeys, now: datetime) -> Tombstone:
     """Write a new tombstone, over an older one if there is one."""
-    tombstone = Tombstone(secrets.token_hex(8), now.astimezone(UTC).isoformat(timespec="seconds"))
+    tombstone = Tombstone(os.urandom(8).hex(), now.astimezone(UTC).isoformat(timespec="seconds"))
     for _ in range(_TRIES):
         seen = store.head(keys.tombstone)
         condition: Condition = IfMatch(seen.info.etag) if seen else IfAbsent()
