@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import threading
 import time
@@ -166,3 +167,13 @@ def with_listed_twice() -> Fault:
     """A listing in which every entry stands twice."""
     pattern = re.compile(rb"(<Contents>.*?</Contents>)", re.S)
     return with_body(lambda body: pattern.sub(rb"\1\1", body))
+
+
+def every(number: int, fault: Fault) -> Fault:
+    """Each `number`-th of the requests that come; the others pass."""
+    counted = itertools.count(1)
+
+    def sometimes(x: Exchange) -> None:
+        (fault if next(counted) % number == 0 else pass_on())(x)
+
+    return sometimes

@@ -518,6 +518,8 @@ class World:
         """A flush, where the sidecar runs."""
         if pod.session is None:
             return None
+        if paths is not None:  # the watch told of the results too
+            paths |= {result for result, _ in self.truth.account.results.values()}
         return self._operate(pod, lambda: pod.flush(paths), events, restores=False, kind="flush", only=paths)
 
     def flush_beside_a_checkpoint(self, pod: Life, turns: Sequence[int], events: Events | None = None) -> Any:
