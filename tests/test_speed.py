@@ -16,6 +16,7 @@ import pytest
 from benchmarks import chart, gauges, publishing, report, results, speed
 from benchmarks.arena import Arena, Defect, check_equal
 from benchmarks.counting import Wiretap
+from benchmarks.flushes import Flush
 from benchmarks.peers import TOOLS, ClaudeSidecar, Command, S5cmd, Site
 from benchmarks.results import Comparison, Result
 from benchmarks.rows import ROWS
@@ -248,3 +249,19 @@ def test_the_readme_has_the_section_that_the_benchmark_writes() -> None:
 def test_every_tool_that_can_be_asked_for_has_another_name() -> None:
     assert all(name == tool.name for name, tool in TOOLS.items())
     assert ClaudeSidecar.name in TOOLS
+
+
+@pytest.mark.parametrize(("name", "seconds", "slow"), [("idle", 2.1, True), ("idle", 2.0, False)])
+def test_a_peer_that_takes_more_than_twice_the_time_of_s5cmd_is_slow(
+    name: str, seconds: float, slow: bool
+) -> None:
+    found = {
+        tool: Result("empty", tool, 0, [time, time, 9.0]) for tool, time in (("s5cmd", 1.0), (name, seconds))
+    }
+    assert speed._is_slow(found, Idle()) is slow
+
+
+def test_what_is_measured_is_never_cut_short() -> None:
+    times = {"s5cmd": [1.0], "claude-sidecar": [9.0], "claude-sidecar run": [9.0]}
+    found = {name: Result("empty", name, 0, seconds) for name, seconds in times.items()}
+    assert not any(speed._is_slow(found, tool) for tool in (S5cmd(), ClaudeSidecar(), Flush()))
