@@ -48,7 +48,9 @@ def _adopt(workspace: Workspace, stat: FileStat, info: ObjectInfo, entry: FileEn
         return False
     known = lasting(stat, read_at_ns)
     workspace.ledger.record(
-        stat.path, Mark(info.etag, info.size, sha256, info.size, sha256, known, stat.mtime_ns, stat.mode)
+        stat.path,
+        Mark(info.etag, info.size, sha256, info.size, sha256, known, stat.mtime_ns, stat.mode),
+        told=sha256 == told,
     )
     return True
 

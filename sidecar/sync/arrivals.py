@@ -168,7 +168,9 @@ class _Path:
         """Rule 6: the base is the object as read."""
         known = lasting(stat, self.begun_ns) if untouched else None
         mark = Mark(info.etag, info.size, sha256, info.size, sha256, known, stat.mtime_ns, stat.mode)
-        self.workspace.ledger.record(self.path, mark)
+        entry = self.entry
+        told = entry is not None and (entry.etag, entry.digest) == (info.etag, sha256)
+        self.workspace.ledger.record(self.path, mark, told=told)
 
     def _meet(self) -> Arrival:
         with open_file(self.workspace.home, self.path) as file:

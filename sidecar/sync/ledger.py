@@ -49,14 +49,21 @@ class _Content:
     flushed: dict[str, Flushed] = field(default_factory=dict)
     entries: dict[int, OwnEntry] = field(default_factory=dict)
     sequence: int = 0
+    learned: dict[str, bool] = field(default_factory=dict)
+    taken: dict[str, bool] = field(default_factory=dict)
 
     def apply(self, line: list[Any]) -> None:
         """Apply one line of the log."""
         kind = line[0]
         if kind == "mark":
-            self.marks[line[1]] = unpacked(line[2])
+            self.set_mark(line[1], unpacked(line[2]), told=len(line) > 3)
         elif kind == "marks":
-            self.marks.update({path: unpacked(fields) for path, fields in line[1].items()})
+            for path, fields in line[1].items():
+                self.set_mark(path, unpacked(fields), told=len(line) > 2)
+        elif kind == "take":
+            self.take()
+        elif kind == "told":
+            self.taken = {}
         elif kind == "header":
             self.header = header_of(line[1])
         elif kind == "forget":
@@ -73,6 +80,19 @@ class _Content:
         else:
             raise ValueError(f"an unknown change: {kind}")
 
+    def set_mark(self, path: str, mark: Mark, *, told: bool) -> None:
+        """Note `mark`; unless the manifest was what `told` it, the manifest is to hear of it."""
+        before = self.marks.get(path)
+        self.marks[path] = mark
+        if not told:
+            is_new = before is None or before.etag != mark.etag
+            self.learned[path] = is_new or self.learned.get(path, False)
+
+    def take(self) -> None:
+        for path, is_new in self.learned.items():
+            self.taken[path] = is_new or self.taken.get(path, False)
+        self.learned = {}
+
     def document(self) -> dict[str, Any]:
         return {
             "header": header_document(self.header),
@@ -80,6 +100,8 @@ class _Content:
             "flushed": {path: packed_flushed(value) for path, value in self.flushed.items()},
             "entries": {str(number): packed_entry(entry) for number, entry in self.entries.items()},
             "sequence": self.sequence,
+            "learned": self.learned,
+            "taken": self.taken,
         }
 
     @classmethod
@@ -90,6 +112,8 @@ class _Content:
             {path: unpacked_flushed(fields) for path, fields in document["flushed"].items()},
             {int(number): unpacked_entry(fields) for number, fields in document["entries"].items()},
             int(document["sequence"]),
+            dict(document.get("learned", {})),
+            dict(document.get("taken", {})),
         )
 
 
@@ -101,7 +125,6 @@ class Ledger:
         self._content = content
         self._lock_fd = lock_fd
         self._mutex = threading.Lock()
-        self._learned: set[str] = set()
 
     @classmethod
     def open(
@@ -157,29 +180,35 @@ class Ledger:
         with self._mutex:
             return self._content.marks.keys() | self._content.flushed.keys()
 
-    def record(self, path: str, mark: Mark) -> None:
-        """Note `mark` for `path`: on disk and in memory before this returns (rule 20)."""
-        with self._mutex:
-            self._apply(["mark", path, packed(mark)])
-            self._learned.add(path)
+    def record(self, path: str, mark: Mark, *, told: bool = False) -> None:
+        """Note `mark` for `path`: on disk and in memory before this returns (rule 20).
 
-    def record_all(self, marks: Mapping[str, Mark]) -> None:
+        `told`: the manifest says the same of this path, so it need not hear of it.
+        """
+        with self._mutex:
+            self._append(["mark", path, packed(mark), *([True] if told else [])])
+            self._content.set_mark(path, mark, told=told)
+
+    def record_all(self, marks: Mapping[str, Mark], *, told: bool = False) -> None:
         """`record` for many paths, in one write."""
         with self._mutex:
-            self._file.append(["marks", {path: packed(mark) for path, mark in marks.items()}])
-            self._content.marks.update(marks)
-            self._learned.update(marks)
+            packed_marks = {path: packed(mark) for path, mark in marks.items()}
+            self._append(["marks", packed_marks, *([True] if told else [])])
+            for path, mark in marks.items():
+                self._content.set_mark(path, mark, told=told)
 
-    def take_learned(self) -> frozenset[str]:
-        """The paths that were recorded since this was asked last, in this life of the process."""
-        with self._mutex:
-            learned, self._learned = frozenset(self._learned), set()
-            return learned
+    def take_learned(self) -> Mapping[str, bool]:
+        """The paths that were recorded and that the manifest has not heard of, until `told` is called.
 
-    def learned(self, paths: frozenset[str]) -> None:
-        """Give `paths` back: nobody was told of them."""
+        True where the object is another version than the one that was recorded before.
+        """
         with self._mutex:
-            self._learned |= paths
+            self._apply(["take"])
+            return dict(self._content.taken)
+
+    def told(self) -> None:
+        """The manifest has heard of all that was taken."""
+        self._note(["told"])
 
     def forget(self, path: str) -> None:
         """Take back all that is known of `path`."""
@@ -247,7 +276,7 @@ class Ledger:
     def set_header(self, header: Header) -> None:
         """Replace the header: on disk and in memory before this returns."""
         with self._mutex:
-            self._file.append(["header", header_document(header)])
+            self._append(["header", header_document(header)])
             self._content.header = header
 
     def start_over(self, home: tuple[int, int], pod_uid: str | None) -> None:
@@ -267,10 +296,13 @@ class Ledger:
             self._apply(line)
 
     def _apply(self, line: list[Any]) -> None:
-        self._file.append(line)
+        self._append(line)
         self._content.apply(line)
+
+    def _append(self, line: list[Any]) -> None:
         if self._file.is_long:
             self._file.replace(self._content.document())
+        self._file.append(line)
 
     def close(self) -> None:
         """Give the lock back. Closing twice is fine."""

@@ -29,6 +29,8 @@ class LedgerFile:
         self._log_fd = -1
         self._log_size = 0
         self._snapshot_size = 0
+        self._epoch = ""
+        self._is_begun = False
 
     @property
     def is_long(self) -> bool:
@@ -94,14 +96,13 @@ class LedgerFile:
             data = orjson.dumps(document)
             self._write_snapshot(data)
             self._snapshot_size = len(data)
+            self._epoch, self._is_begun = epoch, False
             if self._log_fd < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
                 self._log_fd = os.open(self._log, flags, 0o600)
-            os.ftruncate(self._log_fd, 0)
+            self._begin()
         except OSError as error:
             raise unusable(self._directory, error) from error
-        self._log_size = 0
-        self.append(["epoch", epoch])
 
     def _write_snapshot(self, data: bytes) -> None:
         temporary = self._directory / "ledger.json.tmp"
@@ -121,13 +122,28 @@ class LedgerFile:
 
         data = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
         try:
-            written = os.write(self._log_fd, data)
-            if written != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._log_size += written
+            if not self._is_begun:  # the disk was full then: a log without its epoch would not count
+                self._begin()
+            self._write(data)
         except OSError as error:
-            os.ftruncate(self._log_fd, self._log_size)
             raise unusable(self._directory, error) from error
+
+    def _begin(self) -> None:
+        import orjson
+
+        os.ftruncate(self._log_fd, 0)
+        self._log_size = 0
+        self._write(orjson.dumps(["epoch", self._epoch], option=orjson.OPT_APPEND_NEWLINE))
+        self._is_begun = True
+
+    def _write(self, data: bytes) -> None:
+        try:
+            if os.write(self._log_fd, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            os.ftruncate(self._log_fd, self._log_size)
+            raise
+        self._log_size += len(data)
 
     def close(self) -> None:
         """Close the log. Closing twice is fine."""

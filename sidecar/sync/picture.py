@@ -126,13 +126,9 @@ def commit(
     stop: asked before each file that is packed; once true, no more is.
     """
     learned = workspace.ledger.take_learned()
-    try:
-        committed = _commit(workspace, scan, gone or {}, learned, stop)
-    except BaseException:
-        workspace.ledger.learned(learned)
-        raise
-    if not committed:
-        workspace.ledger.learned(learned)
+    committed = _commit(workspace, scan, gone or {}, learned, stop)
+    if committed:
+        workspace.ledger.told()
     return committed
 
 
@@ -140,7 +136,7 @@ def _commit(
     workspace: Workspace,
     scan: Scan,
     gone: Mapping[str, str],
-    learned: frozenset[str],
+    learned: Mapping[str, bool],
     stop: Callable[[], bool],
 ) -> bool:
     packed: packing.Packed | None = None
@@ -175,13 +171,14 @@ def _read(workspace: Workspace) -> Picture:
 
 
 def united(
-    workspace: Workspace, theirs: Manifest, scan: Scan, gone: Mapping[str, str], learned: frozenset[str]
+    workspace: Workspace, theirs: Manifest, scan: Scan, gone: Mapping[str, str], learned: Mapping[str, bool]
 ) -> Manifest:
     """`theirs` with what this pod knows better: what it `learned` since its last commit, and its home."""
     files = {path: entry for path, entry in theirs.files.items() if gone.get(path) != entry.etag}
     for path, mark in workspace.ledger.marks().items():
-        if mark.etag and path not in gone and (path in learned or path not in files):
-            files[path] = _entry(mark, files.get(path))
+        known = files.get(path)
+        if mark.etag and path not in gone and (known is None or _is_better(mark, known, learned.get(path))):
+            files[path] = _entry(mark, known)
     header = workspace.ledger.header
     directories = {p: v for p, v in theirs.directories.items() if p not in header.directories}
     directories.update({p: (d.mode, d.mtime_ns) for p, d in scan.directories.items() if p})
@@ -195,6 +192,11 @@ def united(
         generation=theirs.generation + 1,
         writer=workspace.ledger.writer,
     )
+
+
+def _is_better(mark: Mark, known: FileEntry, learned: bool | None) -> bool:
+    """Whether this pod knows better. One that only touched its file knows nothing of the object."""
+    return learned is not None and (learned or mark.etag == known.etag)
 
 
 def _entry(mark: Mark, known: FileEntry | None) -> FileEntry:

@@ -96,7 +96,7 @@ def _put(workspace: Workspace, batch: Sequence[tuple[Wanted, bytes]]) -> list[Ar
     for (item, entry, _), outcome in zip(proven, outcomes, strict=True):
         if isinstance(outcome, FileStat):
             marks[item.path] = _mark(entry, outcome, begun_ns)
-    workspace.ledger.record_all(marks)
+    workspace.ledger.record_all(marks, told=True)
     for outcome in outcomes:
         if isinstance(outcome, HomeFull):
             raise outcome

@@ -1,17 +1,21 @@
 """The ledger survives what happens to pods: kills, full disks, other homes, other areas, newer versions."""
 
+import errno
 import os
 import resource
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from sidecar.errors import FormatError, LedgerError
 from sidecar.home.entries import FileStat
-from sidecar.sync.ledger import Ledger, LedgerBusy
+from sidecar.sync import ledger_file
+from sidecar.sync.ledger import Ledger, LedgerBusy, content_of
+from sidecar.sync.ledger_file import LedgerFile
 from sidecar.sync.marks import RACY_NS, Mark, Settled, lasting
 
 HOME = (1, 2)
@@ -142,3 +146,70 @@ def test_times_prove_nothing_for_a_file_that_changed_a_moment_ago() -> None:
     assert lasting(STAT, STAT.mtime_ns + RACY_NS + 1) == STAT
     assert lasting(STAT, STAT.mtime_ns + RACY_NS - 1) is None
     assert lasting(STAT, STAT.mtime_ns - 5) is None
+
+
+def test_a_log_that_could_not_be_begun_on_a_full_disk_is_begun_with_its_next_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise all that follows would not count, and a key in the journal would be used twice (rule 12)."""
+    with opened(tmp_path) as ledger:
+        ledger.record("before", MARK)
+        with monkeypatch.context() as full, pytest.raises(LedgerError):
+            full.setattr(os, "write", Mock(side_effect=OSError(errno.ENOSPC, "full")))
+            ledger.save()
+        ledger.record("after", MARK)
+        number = ledger.next_sequence()
+    with opened(tmp_path) as ledger:
+        assert set(ledger.marks()) == {"before", "after"}
+        assert ledger.next_sequence() > number
+
+
+def test_cut_at_any_byte_the_log_says_what_was_acknowledged_before_and_no_more(tmp_path: Path) -> None:
+    states: dict[int, tuple[dict[str, Mark], bool, int]] = {}
+    with opened(tmp_path) as ledger:
+        log = one(tmp_path, "ledger.log")
+        for number in range(3):
+            ledger.record_all({f"{number}/{n}": MARK for n in range(2)}, told=number == 1)
+            states[log.stat().st_size] = (ledger.marks(), ledger.header.restored, ledger.header.generation)
+            ledger.set_header(replace(ledger.header, restored=True, generation=number))
+            states[log.stat().st_size] = (ledger.marks(), ledger.header.restored, ledger.header.generation)
+    whole = log.read_bytes()
+    directory, content = log.parent, log
+    for size in range(min(states), len(whole)):
+        content.write_bytes(whole[:size])
+        found = content_of(LedgerFile(directory))
+        acknowledged = states[max(end for end in states if end <= size + 1)]
+        assert found
+        assert (found.marks, found.header.restored, found.header.generation) == acknowledged
+
+
+def test_a_long_log_becomes_a_snapshot_whatever_its_lines_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_file, "_LONG_BYTES", 10_000)
+    with opened(tmp_path) as ledger:
+        log = one(tmp_path, "ledger.log")
+        for _ in range(200):
+            ledger.record_all({"a": MARK, "b": MARK})
+            ledger.set_header(replace(ledger.header, generation=ledger.header.generation + 1))
+        assert log.stat().st_size < 20_000
+        before = ledger.header
+    with opened(tmp_path) as ledger:
+        assert (ledger.header, ledger.marks()) == (before, {"a": MARK, "b": MARK})
+
+
+def test_what_the_manifest_has_not_heard_of_outlives_the_process(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        ledger.record("told", MARK, told=True)
+        ledger.record("new", MARK)
+        ledger.record_all({"all told": MARK}, told=True)
+        assert ledger.take_learned() == {"new": True}
+        ledger.record("new", replace(MARK, mtime_ns=5))
+        ledger.record("told", replace(MARK, mtime_ns=5))
+    with opened(tmp_path) as ledger:
+        assert ledger.take_learned() == {"new": True, "told": False}
+        ledger.record("all told", replace(MARK, etag='"2"'))
+        ledger.told()
+    for _ in range(2):
+        with opened(tmp_path) as ledger:
+            assert ledger.take_learned() == {"all told": True}

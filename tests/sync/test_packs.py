@@ -7,15 +7,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from sidecar.area.download import Download
-from sidecar.area.manifest import PackEntry
+from sidecar.area.manifest import FileEntry, PackEntry
 from sidecar.area.manifest_format import Root, decoded_root, encoded_root
 from sidecar.area.store import Store
 from sidecar.errors import ConditionFailed, ObjectMissing
 from sidecar.sync import picture, retirement
+from sidecar.sync.checkpoint import checkpoint
+from sidecar.sync.initial import initial_sync
 from sidecar.sync.packing import LOOSE_FILES
 from sidecar.sync.prefetch import Prefetch
 from tests import faults
@@ -291,7 +294,7 @@ def test_a_pack_that_is_larger_than_the_manifest_says_is_not_held_in_memory(
 def test_however_many_packs_a_manifest_names_a_few_come_at_once(
     bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = backed_up(settings_for, bucket, tmp_path)
+    _, second = backed_up(settings_for, bucket, tmp_path)
     names = [f"{n:064}.tar.zst" for n in range(200)]
     edited_root(s3, bucket, lambda root: replace(root, packs=dict.fromkeys(names, PackEntry(1, 1))))
     guard, counts = threading.Lock(), [0, 0]
@@ -333,3 +336,69 @@ def test_a_manifest_that_breaks_off_and_is_another_one_then_is_read_again(
     result = second.start()
     assert (result.action, result.packed > 100) == ("restored", True)
     assert second.tree() == first.tree()
+
+
+def entries_of(pod: Pod) -> dict[str, FileEntry]:
+    with pod.open() as workspace:
+        return picture.read_if_any(workspace).files
+
+
+def etag_of(s3: Any, bucket: str, path: str) -> str:
+    return str(s3.head_object(Bucket=bucket, Key=f"user_data/ada/.claude/{path}")["ETag"])
+
+
+def test_what_was_uploaded_before_a_kill_is_in_the_manifest_after_the_next_checkpoint(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = backed_up(settings_for, bucket, tmp_path)
+    first.write("skills/s/3.md", "changed", mtime_ns=T0)
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(picture, "_put", Mock(side_effect=KeyboardInterrupt))
+        first.backup()
+    first.write("skills/s/4.md", "changed too")
+    first.backup()
+    for path in ("skills/s/3.md", "skills/s/4.md"):
+        assert entries_of(first)[path].etag == etag_of(s3, bucket, path)
+
+
+def test_a_pod_that_only_restored_a_file_does_not_take_back_what_another_says_of_it(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second = backed_up(settings_for, bucket, tmp_path)
+    (second.home / "skills/s").mkdir(parents=True)
+    second.write("skills/s/6.md", first.read("skills/s/6.md"))
+    with second.open(live=False) as workspace:
+        initial_sync(workspace)
+        paths = ("skills/s/3.md", "skills/s/6.md", "projects/-w/torn.jsonl")
+        for path in paths:
+            first.append(path, b'{"changed": 1}\n')
+        first.backup()
+        second.write("plans/second.md", "of the second")
+        assert checkpoint(workspace).files == 1
+    for path in paths:
+        assert entries_of(first)[path].etag == etag_of(s3, bucket, path), path
+
+
+def test_a_pod_that_only_touched_a_file_does_not_take_back_what_another_says_of_it(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second = backed_up(settings_for, bucket, tmp_path)
+    second.start()
+    first.write("skills/s/3.md", "changed")
+    first.backup()
+    os.utime(second.home / "skills/s/3.md")
+    os.utime(second.home / "skills/s/5.md", ns=(T0 + 5, T0 + 5))
+    second.backup()
+    assert entries_of(first)["skills/s/3.md"].etag == etag_of(s3, bucket, "skills/s/3.md")
+    assert entries_of(first)["skills/s/5.md"].mtime_ns == T0 + 5
+
+
+def test_what_a_restore_finds_stale_in_the_manifest_is_right_after_the_next_checkpoint(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    _, second = backed_up(settings_for, bucket, tmp_path)
+    s3.put_object(Bucket=bucket, Key="user_data/ada/.claude/skills/s/3.md", Body=b"put by hand")
+    second.start()
+    second.write("plans/second.md", "of the second")
+    second.backup()
+    assert entries_of(second)["skills/s/3.md"].etag == etag_of(s3, bucket, "skills/s/3.md")
