@@ -3,6 +3,7 @@
 ``mtime``: seconds since the epoch with a fraction (https://rclone.org/s3/#modified-time-and-hashes).
 ``mode``: permission bits in octal. ``writer``: who wrote this version. ``sha256``: of its content.
 ``base``: the SHA-256 of the version that it was made from, so that ancestry can be told without clocks.
+``sequence``: the last journal entry of `writer` that was made before this version.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 _MTIME = re.compile(r"(-?\d{1,12})(?:\.(\d{1,9})\d*)?")
 _MODE = re.compile(r"0?[0-7]{3,6}")
+_SEQUENCE = re.compile(r"[0-9]{1,18}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -25,6 +27,7 @@ class FileMetadata:
     writer: str = ""
     sha256: str = ""
     base: str = ""
+    sequence: int = 0
 
 
 def written(metadata: FileMetadata) -> dict[str, str]:
@@ -35,6 +38,8 @@ def written(metadata: FileMetadata) -> dict[str, str]:
         headers["mtime"] = f"{seconds}.{nanoseconds:09d}"
     if metadata.mode is not None:
         headers["mode"] = f"{metadata.mode:04o}"
+    if metadata.sequence:
+        headers["sequence"] = str(metadata.sequence)
     return {name: value for name, value in headers.items() if value}
 
 
@@ -46,6 +51,7 @@ def read(headers: Mapping[str, str]) -> FileMetadata:
         writer=headers.get("writer", ""),
         sha256=headers["sha256"] if _DIGEST.fullmatch(headers.get("sha256", "")) else "",
         base=headers["base"] if _DIGEST.fullmatch(headers.get("base", "")) else "",
+        sequence=int(headers["sequence"]) if _SEQUENCE.fullmatch(headers.get("sequence", "")) else 0,
     )
 
 

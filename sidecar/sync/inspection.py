@@ -236,7 +236,9 @@ def _journal_wins(placed: Placed | None, remote: RemoteSide) -> bool:
     described = remote.metadata or metadata.FileMetadata()
     mtime_ns = described.mtime_ns if described.mtime_ns is not None else int(remote.info.modified * 1e9)
     version = Version(remote.sha256 or "", mtime_ns, described.base)
-    return unfold.choose(version, placed.wholes, time.time_ns()).whole is not None
+    known = described.sha256 == remote.sha256
+    writers = placed.wholes_since(described.writer, described.sequence if known else 0)
+    return unfold.choose(version, writers, time.time_ns()).whole is not None
 
 
 def _demand_unchanged(file: StableFile, path: str) -> None:

@@ -249,6 +249,11 @@ class Ledger:
             kept = replace(after, sequence=now.sequence, folded=now.folded) if now else after
             self._apply(["flushed", path, packed_flushed(kept)])
 
+    @property
+    def sequence(self) -> int:
+        """The number of this writer's last entry, whatever became of it."""
+        return self._content.sequence
+
     def next_sequence(self) -> int:
         """A number that no entry of this writer has had: noted before it is used (rule 12)."""
         with self._mutex:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sidecar.area import metadata
-from sidecar.area.journal import Lines, Whole
+from sidecar.area.journal import Lines
 from sidecar.errors import FileChanged, HomeError, HomeFull
 from sidecar.home.entries import FileStat
 from sidecar.home.reads import StableFile, json_problem, must_be_whole_json, open_file
@@ -78,7 +78,7 @@ def _written(journal: Journal) -> dict[str, float]:
 def _lay(workspace: Workspace, path: str, placed: Placed) -> int:
     if placed.lines:
         return _lay_lines(workspace, path, placed.lines)
-    return _lay_whole(workspace, path, placed.wholes) if placed.wholes else 0
+    return _lay_whole(workspace, path, placed) if placed.wholes else 0
 
 
 def _is_known(workspace: Workspace, path: str) -> bool:
@@ -139,11 +139,13 @@ def _unite_in_full(workspace: Workspace, path: str) -> None:
 # -- whole files
 
 
-def _lay_whole(workspace: Workspace, path: str, writers: Mapping[str, Sequence[Whole]]) -> int:
+def _lay_whole(workspace: Workspace, path: str, placed: Placed) -> int:
     mark, here = workspace.ledger.mark(path), workspace.is_there(path)
     if not here and _is_known(workspace, path):
         return 0
-    chosen = unfold.choose(_object_version(workspace, path, mark), writers, workspace.now_ns())
+    version, made = _object_version(workspace, path, mark)
+    writers = placed.wholes_since(made.writer, made.sequence)
+    chosen = unfold.choose(version, writers, workspace.now_ns())
     whole = chosen.whole
     if whole is None or (must_be_whole_json(path) and json_problem(whole.data)):
         return 0
@@ -166,13 +168,17 @@ def _lay_whole(workspace: Workspace, path: str, writers: Mapping[str, Sequence[W
     return len(whole.data)
 
 
-def _object_version(workspace: Workspace, path: str, mark: Mark | None) -> Version | None:
-    """The object as it was restored, with what its metadata says of its base."""
-    if mark is None or not mark.etag:
-        return None
-    head = workspace.head(path)
-    if head is None:
-        return None
+def _object_version(
+    workspace: Workspace, path: str, mark: Mark | None
+) -> tuple[Version | None, metadata.FileMetadata]:
+    """The object as it was restored, with what its metadata says of its base and its writer."""
+    head = workspace.head(path) if mark and mark.etag else None
+    if mark is None or head is None:
+        return None, metadata.FileMetadata()
     described = metadata.read(head.metadata)
     mtime_ns = described.mtime_ns if described.mtime_ns is not None else int(head.info.modified * 1e9)
-    return Version(mark.digest, mtime_ns, described.base)
+    if described.sha256 != mark.digest:
+        described = (
+            metadata.FileMetadata()
+        )  # of an earlier version: a tool changed the bytes and kept the rest
+    return Version(mark.digest, mtime_ns, described.base), described

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sidecar.area.journal import Entry, Lines, Void, Whole
 from sidecar.sync.bodies import blocks
@@ -20,26 +20,46 @@ from sidecar.sync.merge import Readable, lines
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """One path's records of all writers, each writer's in the order of its sequence."""
+    """One path's records of all writers, each writer's in the order of its sequence.
 
-    lines: dict[str, list[Lines]]
-    wholes: dict[str, list[Whole]]
+    ``numbers``: of the entries that the records of ``wholes`` stand in.
+    """
+
+    lines: dict[str, list[Lines]] = field(default_factory=dict)
+    wholes: dict[str, list[Whole]] = field(default_factory=dict)
+    numbers: dict[str, list[int]] = field(default_factory=dict)
+
+    def wholes_since(self, writer: str, sequence: int) -> dict[str, list[Whole]]:
+        """``wholes`` without those of `writer` up to entry `sequence`: it went on from them to the object.
+
+        Its clock may have been set back since; the order of its own versions is known without it.
+        """
+        numbered = {
+            name: list(zip(self.numbers[name], records, strict=True)) for name, records in self.wholes.items()
+        }
+        left = {
+            name: [record for number, record in records if name != writer or number > sequence]
+            for name, records in numbered.items()
+        }
+        return {name: records for name, records in left.items() if records}
 
 
 def by_path(entries: Iterable[Entry]) -> dict[str, Placed]:
     """The records of `entries` by path; an entry that came twice counts once."""
     ordered = {(entry.writer, entry.sequence): entry for entry in entries}
     placed: dict[str, Placed] = {}
-    for (writer, _), entry in sorted(ordered.items()):
+    for (writer, number), entry in sorted(ordered.items()):
         for record in entry.records:
-            place = placed.setdefault(record.path, Placed({}, {}))
+            place = placed.setdefault(record.path, Placed())
             if isinstance(record, Void):
                 place.lines.pop(writer, None)
                 place.wholes.pop(writer, None)
+                place.numbers.pop(writer, None)
             elif isinstance(record, Lines):
                 place.lines.setdefault(writer, []).append(record)
             else:
                 place.wholes.setdefault(writer, []).append(record)
+                place.numbers.setdefault(writer, []).append(number)
     return placed
 
 

@@ -54,6 +54,7 @@ class _Shipment:
         self.path = file.stat.path
         self.mark = workspace.ledger.mark(self.path)
         self.flushed = workspace.ledger.flushed(self.path)
+        self.sequence = workspace.ledger.sequence  # an entry up to it was made of what stood here before
         self.read_at_ns = workspace.now_ns()
         self.body = Snapshot(file, file.size)
         if not file.unchanged():
@@ -128,6 +129,7 @@ class _Shipment:
             writer=workspace.ledger.writer,
             sha256=self.digest,
             base=self.mark.digest if self.mark else "",
+            sequence=self.sequence,
         )
         workspace.moving()
         try:

@@ -467,6 +467,7 @@ class World:
 
     def empty_home(self, pod: Life) -> None:
         """Everything in the home is gone; the home and the ledger stay."""
+        self.truth.disordered.update(LOGS)
         for entry in pod.home.iterdir() if pod.home.exists() else ():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         self._new_agent(pod)

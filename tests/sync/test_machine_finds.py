@@ -263,3 +263,18 @@ def test_what_the_agent_writes_in_the_middle_of_a_restore_is_not_durable_by_that
     assert world.flush(b).durable
     world.replace_pod(1)
     world.settle()
+
+
+def test_a_clock_that_is_set_back_does_not_bring_an_earlier_edit_of_the_same_pod_back(world: World) -> None:
+    (a, _) = world.pods
+    world.edit(a, SETTINGS)
+    world.run(a)
+    world.backup(a)
+    world.wait(10_000)
+    world.edit(a, SETTINGS)
+    world.flush(a)
+    a.skew_ns = -7200 * SECOND_NS
+    last = world.edit(a, SETTINGS)
+    world.backup(a)
+    assert world.look().content(SETTINGS) == last
+    world.settle()
