@@ -19,6 +19,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sidecar.area import packs
 from sidecar.area.manifest import FileEntry, Manifest, PackEntry
@@ -28,12 +29,15 @@ from sidecar.area.packs import MAX_MEMBER_BYTES, PackWriter
 from sidecar.errors import AccessDenied, ConditionFailed, HomeError
 from sidecar.home.entries import Scan
 from sidecar.home.reads import must_be_whole_json, open_file
+from sidecar.sync import tombstones
 from sidecar.sync.compare import is_transcript
 from sidecar.sync.workspace import Workspace
 
 LOOSE_FILES = 64
 LOOSE_BYTES = 4 * 1024 * 1024
 DEAD_BYTES = 4 * 1024 * 1024
+# Where the ledger's header keeps the packs that are not to be believed.
+_DOUBTED = "doubted_packs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,35 @@ def named_in(manifest: Manifest) -> dict[str, PackEntry]:
     """The packs that its files name."""
     names = {entry.pack for entry in manifest.files.values()}
     return {name: pack for name, pack in manifest.packs.items() if name in names}
+
+
+def doubt(workspace: Workspace, names: Collection[str]) -> None:
+    """Remember the packs that a restore found damaged or gone: the next checkpoint writes others."""
+    if names:
+        header = workspace.ledger.header
+        extra = {**header.extra, _DOUBTED: sorted({*doubted(workspace), *names})}
+        workspace.ledger.set_header(replace(header, extra=extra))
+
+
+def doubted(workspace: Workspace) -> frozenset[str]:
+    """The packs that a restore found damaged or gone since the last manifest."""
+    return frozenset(workspace.ledger.header.extra.get(_DOUBTED, ()))
+
+
+def without(manifest: Manifest, names: Collection[str]) -> Manifest:
+    """`manifest` with the files of these packs travelling alone."""
+    if not names:
+        return manifest
+    files = {
+        path: entry._replace(pack="", offset=0) if entry.pack in names else entry
+        for path, entry in manifest.files.items()
+    }
+    return replace(manifest, files=files)
+
+
+def believed(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """What the ledger remembers beside its marks, without doubts."""
+    return {name: value for name, value in extra.items() if name != _DOUBTED}
 
 
 def hot(before: Manifest, after: Manifest) -> set[str]:
@@ -194,6 +227,7 @@ def _uploaded(
 ) -> tuple[dict[str, FileEntry], PackEntry]:
     data = writer.finished()
     name = name_of(data, packs.SUFFIX)
+    tombstones.demand(workspace)  # packing may take long, and this is not conditional on what was there
     with suppress(ConditionFailed):  # the same bytes are there already
         workspace.store.put(workspace.keys.packs + name, data, condition=IfAbsent(), metadata={})
     named = {path: entry._replace(pack=name) for path, entry in riders.items()}

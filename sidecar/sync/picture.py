@@ -86,6 +86,9 @@ def read(store: Store, keys: AreaKeys, parts: Parts | None = None) -> Picture:
         lost = ObjectDamaged(f"a part of the manifest {keys.manifest} is missing", _HINT)
         return replace(NONE, etag=etag, problem=lost)
     except (ObjectDamaged, ObjectArchived) as error:
+        if not etag:  # it cannot be opened, and is to be replaced
+            head = store.head(keys.manifest)
+            etag = head.info.etag if head else ""
         return replace(NONE, etag=etag, problem=error)
     return Picture(manifest_of(root, found), root, found, etag)
 
@@ -140,11 +143,14 @@ def _commit(
     stop: Callable[[], bool],
 ) -> bool:
     packed: packing.Packed | None = None
+    doubted = frozenset() if stop() else packing.doubted(workspace)
     for _ in range(_TRIES):
         try:
             theirs = _read(workspace)
-            ours = united(workspace, theirs.manifest, scan, gone, learned)
+            ours = united(workspace, packing.without(theirs.manifest, doubted), scan, gone, learned)
             if packed is None:
+                # First, because a pack of the same files has the same name.
+                retirement.remove(workspace, sorted(doubted & theirs.manifest.packs.keys()))
                 packed = packing.pack(workspace, ours, scan, packing.hot(theirs.manifest, ours), stop)
             root = _put(workspace, theirs, packed.on(ours))
         except ConditionFailed:
@@ -157,7 +163,7 @@ def _commit(
             return False
         if packed.packs:
             retirement.remove_orphans(workspace, root)
-        _remember_shape(workspace, scan, ours.generation)
+        _remember(workspace, scan, ours.generation, believe=bool(doubted))
         return True
     log.warning("The manifest was not written: other pods keep changing it; the next checkpoint tries again")
     return False
@@ -258,10 +264,12 @@ def _link_names(scan: Scan) -> tuple[str, ...]:
     return tuple(sorted(scan.links))
 
 
-def _remember_shape(workspace: Workspace, scan: Scan, generation: int) -> None:
+def _remember(workspace: Workspace, scan: Scan, generation: int, *, believe: bool) -> None:
+    header = workspace.ledger.header
     workspace.ledger.set_header(
         replace(
-            workspace.ledger.header,
+            header,
+            extra=packing.believed(header.extra) if believe else header.extra,
             directories=_directory_names(scan),
             links=_link_names(scan),
             generation=generation,

@@ -36,10 +36,13 @@ class Prefetch:
 
     With one worker nothing runs beside anything: all is read when it is asked for. Packs come ahead where
     `packs` says so and the home is not restored yet; afterwards most of what they hold is here.
+
+    ``doubted``: the packs that turned out not to be what the manifest says of them.
     """
 
     def __init__(self, workspace: Workspace, *, packs: bool = True) -> None:
         self._takes_packs = packs and not workspace.ledger.header.restored
+        self.doubted: set[str] = set()
         self._workspace = workspace
         self._manifest: Manifest | None = None
         self._error: BaseException | None = None

@@ -18,6 +18,7 @@ from sidecar.home.entries import Scan
 from sidecar.home.scan import scan as scan_home
 from sidecar.home.writes import make_directory, make_link, remove_leftovers, set_directory
 from sidecar.logs import log
+from sidecar.sync import packing
 from sidecar.sync.adoption import adopt
 from sidecar.sync.arrivals import Wanted
 from sidecar.sync.bringing import Bringing, Tally
@@ -80,6 +81,7 @@ def restore(
             _overlay(workspace, journal or Journal(), tally)
             _shape(workspace, manifest, scan)
             _finish(workspace, tally)
+            packing.doubt(workspace, prefetch.doubted)
     else:
         tally.files, tally.bytes = len(fitting), sum(item.info.size for item in fitting)
     return _result(workspace, tally, begun, dry_run)

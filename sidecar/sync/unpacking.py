@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from sidecar.area.manifest import FileEntry
 from sidecar.area.packs import MAX_MEMBER_BYTES, PackReader
-from sidecar.errors import AccessDenied, HomeFull, ObjectMissing, StoreError
+from sidecar.errors import AccessDenied, HomeFull, ObjectArchived, ObjectDamaged, ObjectMissing, StoreError
 from sidecar.home.batches import WholeFile, write_batch
 from sidecar.home.entries import FileStat
 from sidecar.logs import log
@@ -56,14 +56,20 @@ def unpack(
     arrivals: list[Arrival | None] = []
     try:
         for batch in _batches(PackReader(prefetch.chunks(name), name), wanted):
-            arrivals += _put(workspace, batch)
+            proven = _proven(batch)
+            if len(proven) < len(batch):
+                prefetch.doubted.add(name)
+            arrivals += _put(workspace, batch, proven)
     except ObjectMissing:
+        prefetch.doubted.add(name)
         log.debug("The pack %s is gone; its files come from their objects", name)
     except AccessDenied as error:
         workspace.own_area_denied("Packs may not be read", error)
     except StoreError as error:
         if concerns_all(error):
             raise
+        if isinstance(error, (ObjectDamaged, ObjectArchived)):
+            prefetch.doubted.add(name)
         log.warning("%s; its files come from their objects", error.message)
     return arrivals + [None] * (len(wanted) - len(arrivals))
 
@@ -84,13 +90,21 @@ def _batches(reader: PackReader, wanted: Iterable[Wanted]) -> Iterator[list[tupl
         yield batch
 
 
-def _put(workspace: Workspace, batch: Sequence[tuple[Wanted, bytes]]) -> list[Arrival | None]:
-    begun_ns = workspace.now_ns()
-    proven = [
+def _proven(batch: Sequence[tuple[Wanted, bytes]]) -> list[tuple[Wanted, FileEntry, bytes]]:
+    """What the digest confirms."""
+    return [
         (item, item.entry, data)
         for item, data in batch
         if item.entry and hashlib.sha256(data).hexdigest() == item.entry.digest
     ]
+
+
+def _put(
+    workspace: Workspace,
+    batch: Sequence[tuple[Wanted, bytes]],
+    proven: Sequence[tuple[Wanted, FileEntry, bytes]],
+) -> list[Arrival | None]:
+    begun_ns = workspace.now_ns()
     outcomes = write_batch(workspace.home, [_whole(entry, item.path, data) for item, entry, data in proven])
     marks: dict[str, Mark] = {}
     for (item, entry, _), outcome in zip(proven, outcomes, strict=True):

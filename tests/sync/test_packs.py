@@ -4,7 +4,9 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -12,17 +14,21 @@ from unittest.mock import Mock
 import pytest
 
 from sidecar.area.download import Download
+from sidecar.area.keys import AreaKeys
 from sidecar.area.manifest import FileEntry, PackEntry
 from sidecar.area.manifest_format import Root, decoded_root, encoded_root
+from sidecar.area.packs import PackWriter
 from sidecar.area.store import Store
 from sidecar.errors import ConditionFailed, ObjectMissing
 from sidecar.sync import picture, retirement
 from sidecar.sync.checkpoint import checkpoint
+from sidecar.sync.erasure import erase
 from sidecar.sync.initial import initial_sync
 from sidecar.sync.packing import LOOSE_FILES
 from sidecar.sync.prefetch import Prefetch
 from tests import faults
 from tests.fault_proxy import FaultProxy
+from tests.servers import Server, client
 from tests.sync.pods import T0, MakeSettings, Pod, conflicts, objects, pods
 from tests.sync.test_round_trip import fill
 
@@ -402,3 +408,73 @@ def test_what_a_restore_finds_stale_in_the_manifest_is_right_after_the_next_chec
     second.write("plans/second.md", "of the second")
     second.backup()
     assert entries_of(second)["skills/s/3.md"].etag == etag_of(s3, bucket, "skills/s/3.md")
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "swapped", "lies"])
+def test_a_pack_that_a_restore_finds_bad_is_written_anew_by_the_next_checkpoint(
+    damage: str, bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, second, third = pods(settings_for, bucket, tmp_path, 3)
+    first.start()
+    many(first)
+    first.backup()
+    (key,) = pack_keys(s3, bucket)
+    body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    if damage == "missing":
+        s3.delete_object(Bucket=bucket, Key=key)
+    elif damage == "lies":
+        entry = entries_of(first)["skills/s/3.md"]
+        edited_root(s3, bucket, lambda root: lying(root, "skills/s/3.md", entry._replace(offset=0)))
+    else:
+        bodies = {"cut": body[:-100], "swapped": PackWriter().finished()}
+        s3.put_object(Bucket=bucket, Key=key, Body=bodies[damage])
+    assert second.start().not_restored == ()
+    second.write("plans/new.md", "new")
+    second.backup()
+    assert third.start().packed >= 150
+    assert third.tree() == second.tree()
+
+
+def lying(root: Root, path: str, entry: FileEntry) -> Root:
+    root.changes.files[path] = entry
+    return root
+
+
+def test_an_archived_manifest_and_pack_are_replaced_by_the_next_checkpoint(
+    moto_server: Server, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    bucket = f"archived-{os.urandom(4).hex()}"
+    with closing(client(moto_server)) as outside:
+        outside.create_bucket(Bucket=bucket)
+        first, second, third = pods(settings_for, bucket, tmp_path, 3, server=moto_server)
+        first.start()
+        many(first)
+        first.backup()
+        for key in (MANIFEST, *pack_keys(outside, bucket)):
+            body = outside.get_object(Bucket=bucket, Key=key)["Body"].read()
+            outside.put_object(Bucket=bucket, Key=key, Body=body, StorageClass="GLACIER")
+        second.start()
+        second.write("plans/new.md", "new")
+        second.backup()
+        assert third.start().packed >= 150
+        assert third.tree() == second.tree()
+
+
+def test_nothing_of_a_forgotten_user_is_packed(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, _ = pods(settings_for, bucket, tmp_path, 2)
+    first.start()
+    many(first)
+    first.backup(pack=False)
+    many(first, 10, stem="skills/t")
+
+    asked = iter(range(1000))
+
+    def forgotten() -> bool:
+        if next(asked) == 50:
+            erase(first.store, AreaKeys("user_data", "ada"), now=datetime.now(UTC))
+        return False
+
+    assert first.backup(stop=forgotten).kind == "forgotten"
+    assert list(objects(s3, bucket, "user_data/ada/")) == [".claude-sidecar/forgotten"]
