@@ -39,7 +39,7 @@ class Overlaid:
 def overlay(workspace: Workspace, journal: Journal, blocked: Collection[str] = ()) -> Overlaid:
     """Lay the entries of `journal` over the home.
 
-    `blocked`: paths whose object did not come: their journal alone would be a truncated file.
+    `blocked`: paths whose object did not come: a transcript's journal alone would be a truncated file.
 
     Raises
     ------
@@ -49,7 +49,8 @@ def overlay(workspace: Workspace, journal: Journal, blocked: Collection[str] = (
     problems: list[Unsynced] = []
     clashing = clashes(_written(journal))
     for path, placed in sorted(unfold.by_path(journal.entries).items()):
-        reason = "its object did not come" if path in blocked else workspace.refusal(path)
+        alone = path in blocked and placed.lines  # another file is whole in the journal
+        reason = "its object did not come" if alone else workspace.refusal(path)
         reason = reason or clashing.get(path, "")
         if reason:
             problems.append(Unsynced(path, reason))

@@ -25,10 +25,15 @@ def lines_of(body: bytes) -> list[bytes]:
 
 @dataclass
 class Held:
-    """One path's content in the bucket. ``kept``: the conflict copies; ``ever``: all lines there were."""
+    """One path's content in the bucket.
+
+    ``kept``: the conflict copies. ``ever``: all lines that there were. ``sent_by``: when each writer sent a
+    version last, to its object or aside.
+    """
 
     object: Version | None = None
     kept: list[bytes] = field(default_factory=list)
+    sent_by: dict[str, int] = field(default_factory=dict)
     known: Counter[bytes] = field(default_factory=Counter)
     ever: Counter[bytes] = field(default_factory=Counter)
     outside_at: int = -1
@@ -45,6 +50,7 @@ class Account:
         self.entries: dict[str, Entry] = {}
         self.paths: dict[str, Held] = {}
         self.written: list[Entry] = []
+        self.written_at: dict[tuple[str, int], int] = {}
         self.numbers: dict[str, bytes] = {}
         self.looks: dict[tuple[str, str], int] = {}
         self.begun: dict[str, int] = {}
@@ -72,10 +78,13 @@ class Account:
         elif change.key.startswith(self.keys.conflicts) and change.new:
             path = change.key[len(self.keys.conflicts) :].split("/", 2)[2][:-9]
             self.at(path).kept.append(change.new.body)
+            self.at(path).sent_by[change.new.metadata.get("writer", "")] = self.changes
         elif change.key.startswith(self.keys.objects):
             path = self.keys.path(change.key)
             held = self.at(path)
             held.object = change.new
+            if change.new and change.by != OUTSIDE:
+                held.sent_by[change.new.metadata.get("writer", "")] = self.changes
             if change.by == OUTSIDE:
                 held.outside_at = self.changes
             self._settle(path, excused=change.by == OUTSIDE or (self.mirrors and change.new is None))
@@ -92,6 +101,7 @@ class Account:
         entry = journal.decoded(change.new.body, change.key)
         self.entries[change.key] = entry
         self.written.append(entry)
+        self.written_at[entry.writer, entry.sequence] = self.changes
         for record in entry.records:
             if isinstance(record, Lines) and not record.data.endswith(b"\n"):
                 self.broken.append(f"the entry {change.key} ends inside a line of {record.path}")
@@ -191,6 +201,8 @@ class Account:
             return True
         if held.object and held.object.metadata.get("base") == record.sha256:
             return True
+        if held.sent_by.get(entry.writer, -1) > self.written_at[entry.writer, entry.sequence]:
+            return True  # its writer sent, or kept, what came after it
         return any(
             isinstance(other, Whole | Void)
             and other.path == record.path

@@ -107,7 +107,75 @@ def _stale(world: World, a: Life, b: Life) -> None:
     world.bucket.put(world.keys.object(LOG), stale.body)
 
 
+def _at_work(world: World, a: Life, b: Life) -> None:
+    """The first pod's sidecar runs, with something in the journal and something new."""
+    _both_synced(world, a, b)
+    world.run(a)
+    world.append(a, LOG)
+    world.edit(a, SETTINGS)
+    world.flush(a)
+    world.append(a, LOG)
+    world.edit(a, SETTINGS)
+
+
+def _folded(world: World, a: Life, b: Life) -> None:
+    """A checkpoint found what the journal holds in the objects: the next one removes it."""
+    _at_work(world, a, b)
+    world.flush(a)
+    world.backup(a)
+
+
+def _united_and_at_work(world: World, a: Life, b: Life) -> None:
+    _at_work(world, a, b)
+    world.append(b, LOG)
+    world.edit(b, SETTINGS)
+    world.backup(b)
+
+
+def _rewound_at_work(world: World, a: Life, b: Life) -> None:
+    _at_work(world, a, b)
+    world.flush(a)
+    world.rewind(a, LOG, 1, more=1)
+
+
+def _left_behind(world: World, a: Life, b: Life) -> None:
+    """The second pod died and left a journal; the first one knows nothing of it."""
+    _both_synced(world, a, b)
+    world.run(b)
+    world.append(b, LOG, 2)
+    world.edit(b, SETTINGS)
+    world.flush(b)
+    world.append(b, LOG)
+    world.flush(b)
+    world.replace_pod(1)
+    world.wait(100)
+    world.run(a)
+    world.append(a, LOG)
+
+
+def _inherited(world: World, a: Life, b: Life) -> None:
+    """What a dead pod left is in the first one's home, and found in the objects once."""
+    _left_behind(world, a, b)
+    world.merge(a)
+    world.backup(a)
+
+
+def _left_behind_for_a_new_pod(world: World, a: Life, b: Life) -> None:
+    _left_behind(world, a, b)
+    world.replace_pod(0)
+
+
 SCENES = {
+    "a flush": Scene(_at_work, "flush"),
+    "a flush after a rewind": Scene(_rewound_at_work, "flush"),
+    "a checkpoint of a journal": Scene(_at_work, "backup"),
+    "a checkpoint of a journal that others went past": Scene(_united_and_at_work, "backup"),
+    "a checkpoint after a flushed rewind": Scene(_rewound_at_work, "backup"),
+    "a checkpoint that removes entries": Scene(_folded, "backup"),
+    "a checkpoint that removes a dead pod's entries": Scene(_inherited, "backup"),
+    "a restore of a dead pod's journal into a live home": Scene(_left_behind, "merge"),
+    "a restore of a dead pod's journal": Scene(_left_behind_for_a_new_pod, "start"),
+    "the end of a pod": Scene(_at_work, "drain"),
     "the first backup": Scene(_first, "start"),
     "a backup of what grew": Scene(_grown, "backup"),
     "a backup after a union": Scene(_united, "backup"),

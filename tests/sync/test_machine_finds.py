@@ -278,3 +278,16 @@ def test_a_clock_that_is_set_back_does_not_bring_an_earlier_edit_of_the_same_pod
     world.backup(a)
     assert world.look().content(SETTINGS) == last
     world.settle()
+
+
+def test_settings_that_the_journal_holds_come_although_somebody_cut_their_object(world: World) -> None:
+    (a, _) = world.pods
+    world.edit(a, SETTINGS)
+    world.run(a)
+    world.backup(a)
+    mine = world.edit(a, SETTINGS)
+    world.flush(a)
+    torn = object_at(world, SETTINGS)[:4]
+    world.truth.make(SETTINGS, torn)
+    world.bucket.put(world.keys.object(SETTINGS), torn)
+    assert world.look().content(SETTINGS) == mine
