@@ -22,6 +22,9 @@ from sidecar.sync.workspace import Workspace
 _MEMORY_PER_FILE_BYTES = 4 * 1024 * 1024
 _MEMORY_PER_PACK_BYTES = 16 * 1024 * 1024
 
+# What begins the name of a pack's job: no path begins so.
+_PACK = "/"
+
 Arrivals = list[Arrival | None]
 
 
@@ -65,17 +68,22 @@ class Bringing:
 
     def run(self, prefetch: Prefetch) -> None:
         packs = by_pack(self._wanted)
-        packed = {item.path for items in packs.values() for item in items}
-        alone = [item for item in self._wanted if item.path not in packed]
-        jobs = {name: (self._pack_job(prefetch, name, items), items) for name, items in packs.items()}
-        jobs.update({item.path: (self._job(item), [item]) for item in alone})
+        pack_of = {item.path: name for name, items in packs.items() for item in items}
+        jobs: dict[str, tuple[Job[Arrivals], list[Wanted]]] = {}
+        for item in self._wanted:  # the most urgent first; a pack comes when the first of its files is due
+            pack = pack_of.get(item.path)
+            if pack is None:
+                jobs[item.path] = self._job(item), [item]
+            elif _PACK + pack not in jobs:
+                jobs[_PACK + pack] = self._pack_job(prefetch, pack, packs[pack]), packs[pack]
         rest = self._run(jobs)
-        self._tally.packed = len(packed) - len(rest)
         if rest:
             self._run({item.path: (self._job(item), [item]) for item in rest})
 
     def _pack_job(self, prefetch: Prefetch, name: str, items: list[Wanted]) -> Job[Arrivals]:
-        return Job(name, _MEMORY_PER_PACK_BYTES, lambda: unpack(self._workspace, prefetch, name, items))
+        return Job(
+            _PACK + name, _MEMORY_PER_PACK_BYTES, lambda: unpack(self._workspace, prefetch, name, items)
+        )
 
     def _job(self, item: Wanted) -> Job[Arrivals]:
         weight = min(item.info.size, _MEMORY_PER_FILE_BYTES)
@@ -112,6 +120,7 @@ class Bringing:
             if arrival is None:
                 rest.append(item)
             else:
+                tally.packed += done.job.name.startswith(_PACK)
                 self._count_arrival(item, arrival)
         return rest
 
@@ -130,11 +139,13 @@ class Bringing:
         error, tally = done.error, self._tally
         if not isinstance(error, SidecarError):
             raise error if error else RuntimeError("a job ended with neither value nor error")
-        tally.not_restored += [
-            Unsynced(item.path, error.message, item.info.size)
-            for item in items
-            if self._workspace.ledger.mark(item.path) is None  # of a pack, some may have come
-        ]
+        missing = items
+        if done.job.name.startswith(_PACK):  # of a pack, some may have come
+            missing = [item for item in items if self._workspace.ledger.mark(item.path) is None]
+            tally.files += len(items) - len(missing)
+            tally.packed += len(items) - len(missing)
+            tally.bytes += sum(item.info.size for item in items) - sum(item.info.size for item in missing)
+        tally.not_restored += [Unsynced(item.path, error.message, item.info.size) for item in missing]
         if isinstance(error, HomeFull):
             if not tally.full:  # each worker meets it
                 log.warning("The home's volume is full: %s", error)

@@ -10,6 +10,7 @@ from sidecar.area.packs import MAX_MEMBER_BYTES, PackReader
 from sidecar.errors import AccessDenied, HomeFull, ObjectArchived, ObjectDamaged, ObjectMissing, StoreError
 from sidecar.home.batches import WholeFile, write_batch
 from sidecar.home.entries import FileStat
+from sidecar.home.reads import must_be_whole_json
 from sidecar.logs import log
 from sidecar.sync.arrivals import Arrival, Wanted
 from sidecar.sync.compare import RestoreStep, is_transcript
@@ -31,7 +32,7 @@ def by_pack(wanted: Iterable[Wanted]) -> dict[str, list[Wanted]]:
     """
     packs: dict[str, list[Wanted]] = {}
     for item in wanted:
-        if item.step is RestoreStep.TAKE and item.entry and _rides(item.entry):
+        if item.step is RestoreStep.TAKE and item.entry and _rides(item, item.entry):
             packs.setdefault(item.entry.pack, []).append(item)
     return {
         name: sorted(items, key=lambda item: item.entry.offset if item.entry else 0)
@@ -40,8 +41,10 @@ def by_pack(wanted: Iterable[Wanted]) -> dict[str, list[Wanted]]:
     }
 
 
-def _rides(entry: FileEntry) -> bool:
-    return bool(entry.pack) and entry.size <= MAX_MEMBER_BYTES
+def _rides(item: Wanted, entry: FileEntry) -> bool:
+    if not entry.pack or entry.size != item.info.size or entry.size > MAX_MEMBER_BYTES:
+        return False
+    return not must_be_whole_json(item.path)  # those are looked at on their way from their object
 
 
 def unpack(

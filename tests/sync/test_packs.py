@@ -17,15 +17,19 @@ from sidecar.area.download import Download
 from sidecar.area.keys import AreaKeys
 from sidecar.area.manifest import FileEntry, PackEntry
 from sidecar.area.manifest_format import Root, decoded_root, encoded_root
+from sidecar.area.objects import ObjectInfo
 from sidecar.area.packs import PackWriter
 from sidecar.area.store import Store
 from sidecar.errors import ConditionFailed, ObjectMissing
 from sidecar.sync import picture, retirement
+from sidecar.sync.arrivals import Wanted
 from sidecar.sync.checkpoint import checkpoint
+from sidecar.sync.compare import RestoreStep
 from sidecar.sync.erasure import erase
 from sidecar.sync.initial import initial_sync
 from sidecar.sync.packing import LOOSE_FILES
 from sidecar.sync.prefetch import Prefetch
+from sidecar.sync.unpacking import WORTH_FILES, by_pack
 from tests import faults
 from tests.fault_proxy import FaultProxy
 from tests.servers import Server, client
@@ -478,3 +482,33 @@ def test_nothing_of_a_forgotten_user_is_packed(
 
     assert first.backup(stop=forgotten).kind == "forgotten"
     assert list(objects(s3, bucket, "user_data/ada/")) == [".claude-sidecar/forgotten"]
+
+
+def test_settings_and_the_newest_sessions_come_before_the_packs_when_a_restore_is_cut_off(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    first, second = pods(settings_for, bucket, tmp_path, 2, concurrency=1)
+    first.start()
+    many(first)
+    first.write("settings.json", '{"a": 1}')
+    first.backup()
+    asked = iter(range(1000))
+    result = second.start(stop=lambda: next(asked) >= 1)
+    assert (result.action, result.packed) == ("failed", 0)
+    assert set(second.tree()) == {"settings.json"}
+    result = second.start()
+    assert (result.action, result.packed) == ("restored", 150)
+    assert second.tree() == first.tree()
+
+
+@pytest.mark.parametrize(
+    ("path", "size"), [(".claude.json", 10), ("plans/a.md", 9), ("plans/b.bin", 1024 * 1024 + 1)]
+)
+def test_only_what_may_ride_comes_out_of_a_pack_whatever_the_manifest_says(path: str, size: int) -> None:
+    """Settings are looked at before they are put in place: half a file would stop the client."""
+    entry = FileEntry('"e"', size, T0, 0o600, "d", "p")
+    info = ObjectInfo(path, 10 if size < 100 else size, '"e"', 0.0)
+    assert by_pack([Wanted(path, info, entry, RestoreStep.TAKE)] * WORTH_FILES) == {}
+    rider = FileEntry('"e"', 10, T0, 0o600, "d", "p")
+    riders = [Wanted("plans/a.md", ObjectInfo("a", 10, '"e"', 0.0), rider, RestoreStep.TAKE)] * WORTH_FILES
+    assert by_pack(riders) == {"p": riders}
