@@ -28,12 +28,15 @@ class Held:
     """One path's content in the bucket.
 
     ``kept``: the conflict copies. ``ever``: all lines that there were. ``sent_by``: when each writer sent a
-    version last, to its object or aside.
+    version last, to its object or aside. ``shown``: every version that was its object; ``told``: every one
+    that was in the journal.
     """
 
     object: Version | None = None
     kept: list[bytes] = field(default_factory=list)
     sent_by: dict[str, int] = field(default_factory=dict)
+    shown: set[bytes] = field(default_factory=set)
+    told: set[bytes] = field(default_factory=set)
     known: Counter[bytes] = field(default_factory=Counter)
     ever: Counter[bytes] = field(default_factory=Counter)
     outside_at: int = -1
@@ -83,6 +86,8 @@ class Account:
             path = self.keys.path(change.key)
             held = self.at(path)
             held.object = change.new
+            if change.new:
+                held.shown.add(change.new.body)
             if change.new and change.by != OUTSIDE:
                 held.sent_by[change.new.metadata.get("writer", "")] = self.changes
             if change.by == OUTSIDE:
@@ -109,6 +114,8 @@ class Account:
                 said = enumerate(record.data.split(b"\n")[:-1])
                 for number, line in said:
                     self.at(record.path).ever |= Counter({line: record.counts.get(number, 1)})
+            if isinstance(record, Whole):
+                self.at(record.path).told.add(record.data)
             void = isinstance(record, Void) and self.at(record.path).object is None
             self._settle(record.path, excused=self.mirrors and void)
 
@@ -195,8 +202,8 @@ class Account:
     def has_version(self, entry: Entry, record: Whole) -> bool:
         """Whether a version that leaves the journal is kept, or was replaced by who made it."""
         held = self.at(record.path)
-        if record.data in held.kept or (held.object and held.object.body == record.data):
-            return True
+        if record.data in held.kept or record.data in held.shown:
+            return True  # what goes from an object by ours is looked at elsewhere
         if held.object and held.object.metadata.get("writer") == entry.writer:
             return True
         if held.object and held.object.metadata.get("base") == record.sha256:
@@ -218,4 +225,5 @@ class Account:
         if is_transcript(path):
             whole = content[: content.rfind(b"\n") + 1]
             return not Counter(lines_of(whole)) - self.at(path).ever
-        return content in self.versions(path)
+        held = self.at(path)
+        return content in held.shown | held.told
