@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,15 @@ LOG = "projects/-w/s.jsonl"
 # On SIGUSR1 the watch's thread is killed where it stands; on SIGUSR2 each flush from then on hangs in its
 # thread, and that shows after a second.
 SABOTAGE = """
-import ctypes, signal, sys, threading
+import ctypes, signal, sys, threading, time
 from sidecar import cli
 from sidecar.sync import flusher, operations
+def find_and_kill_it():
+    while not (found := [t for t in threading.enumerate() if t.name == "watch" and t.ident]):
+        time.sleep(0.05)  # it may be armed a little later than the probes pass
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(found[0].ident), ctypes.py_object(SystemExit))
 def kill_the_watch(*_):
-    threads = [thread for thread in threading.enumerate() if thread.name == "watch"]
-    for thread in threads:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+    threading.Thread(target=find_and_kill_it, daemon=True).start()
 def hang_each_flush(*_):
     operations.STUCK_SECONDS = 1.0
     flusher.Flusher.flush = lambda *_: threading.Event().wait()
@@ -45,8 +48,9 @@ def sabotaged(settings: Settings, tmp_path: Path) -> Sidecar:
     return Sidecar(environ, tmp_path / "log", program=("-c", SABOTAGE))
 
 
-def failing(running: Sidecar) -> dict[str, Any]:
+def failing(running: Sidecar, wake: Callable[[], object] = lambda: None) -> dict[str, Any]:
     def asked() -> dict[str, Any]:
+        wake()
         status, body = running.call("GET", "/livez", port=running.health_port)
         return body if status == 503 else {}
 
@@ -64,8 +68,8 @@ def test_a_watch_that_died_fails_the_probe(bucket: str, settings_for: MakeSettin
         running.wait_for("/readyz")
         running.wait_for("/livez")
         send(running, signal.SIGUSR1)
-        append(settings, LOG, "{}\n")  # wakes it
-        assert failing(running)["reason"] == "the watch over the home ended"
+        wake = lambda: append(settings, LOG, "{}\n")  # noqa: E731 - it dies when it next does something
+        assert failing(running, wake)["reason"] == "the watch over the home ended"
         assert running.end(signal.SIGTERM) == 0, "what the restart begins with: all of it is backed up"
 
 

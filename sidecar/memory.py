@@ -1,0 +1,25 @@
+"""Freed memory goes back to the node.
+
+glibc raises the size from which it maps blocks by themselves whenever such a block is freed
+(https://man7.org/linux/man-pages/man3/mallopt.3.html, "dynamic adjustment of the mmap threshold"). After the
+first bodies of some MiB everything then comes from heaps, one for each thread, which keep what was freed: a
+restore of 600 MiB peaked at 204 MiB, and at 95 with the threshold held where it begins.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_THRESHOLD_BYTES = 128 * 1024
+
+
+@cache
+def give_back() -> None:
+    """Hold the thresholds; done once for the process, and nothing where the C library has no such call."""
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _THRESHOLD_BYTES)
