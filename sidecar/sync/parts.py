@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sidecar.area.manifest import Changes
-from sidecar.area.manifest_format import decoded_part
+from sidecar.area.manifest_format import PART_SUFFIX, decoded_part
 from sidecar.area.store import Store
 from sidecar.errors import ObjectDamaged
 
@@ -50,7 +50,7 @@ class Parts:
             return
         with suppress(OSError):
             for kept in self._directory.iterdir():
-                if kept.name not in names:
+                if kept.name not in names and PART_SUFFIX in kept.name:
                     kept.unlink()
 
     def _kept(self, name: str) -> Changes | None:

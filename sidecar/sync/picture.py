@@ -222,7 +222,7 @@ def _put(workspace: Workspace, theirs: Picture, ours: Manifest) -> Root:
         generation=ours.generation,
         writer=ours.writer,
     )
-    if len(encoded_root(root)) > ROOT_BYTES:
+    if len(encoded_part(root.changes)) > ROOT_BYTES:
         root = _with_new_part(workspace, theirs, root)
     retired, due = retirement.after(theirs.root, root, int(time.time()))
     root = replace(root, retired=retired)

@@ -1,9 +1,11 @@
 """Small files come back out of packs, in a few requests; what is wrong with a pack costs requests only."""
 
+import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,6 +30,7 @@ from sidecar.sync.compare import RestoreStep
 from sidecar.sync.erasure import erase
 from sidecar.sync.initial import initial_sync
 from sidecar.sync.packing import LOOSE_FILES
+from sidecar.sync.parts import Parts
 from sidecar.sync.prefetch import Prefetch
 from sidecar.sync.unpacking import WORTH_FILES, by_pack
 from tests import faults
@@ -512,3 +515,66 @@ def test_only_what_may_ride_comes_out_of_a_pack_whatever_the_manifest_says(path:
     rider = FileEntry('"e"', 10, T0, 0o600, "d", "p")
     riders = [Wanted("plans/a.md", ObjectInfo("a", 10, '"e"', 0.0), rider, RestoreStep.TAKE)] * WORTH_FILES
     assert by_pack(riders) == {"p": riders}
+
+
+def test_pods_that_commit_at_the_same_time_leave_a_manifest_that_says_what_the_objects_are(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    *writers, last = pods(settings_for, bucket, tmp_path, 4)
+    writers[0].start()
+    many(writers[0], 70, stem="skills/shared")
+    writers[0].backup()
+
+    def live(number: int, pod: Pod) -> None:
+        pod.start()
+        for turn in range(3):
+            many(pod, 70, stem=f"skills/{number}-{turn}")
+            pod.write(f"skills/shared/{number}.md", f"{number} in turn {turn}")
+            pod.append("projects/-w/shared.jsonl", f'{{"pod": {number}, "turn": {turn}}}\n')
+            assert pod.backup().durable
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(live, range(3), writers))
+    for _ in range(2):  # what was lost to a faster pod at the end
+        for pod in writers:
+            pod.write("plans/touch.md", os.urandom(8))
+            pod.backup()
+    result = last.start()
+    assert result.not_restored == ()
+    assert result.packed > 600
+    assert gets(last) < 60
+    # Who wrote last need not have committed last: a restore has met that, and the next checkpoint mends it.
+    last.write("plans/last.md", "last")
+    last.backup()
+    listed = s3.list_objects_v2(Bucket=bucket, Prefix="user_data/ada/.claude/")["Contents"]
+    truth = {entry["Key"].split("/.claude/")[1]: entry["ETag"] for entry in listed}
+    assert {path: entry.etag for path, entry in entries_of(last).items()} == truth
+
+
+def test_only_parts_are_removed_from_where_parts_are_kept(tmp_path: Path) -> None:
+    part = tmp_path / ("0" * 64 + ".json.zst")
+    for file in (tmp_path / "a stranger's", part):
+        file.write_bytes(b"")
+    Parts(Mock(), "", tmp_path).forget_others(())
+    assert [file.name for file in tmp_path.iterdir()] == ["a stranger's"]
+
+
+def test_many_packs_do_not_make_each_small_change_a_part(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    first, _ = backed_up(settings_for, bucket, tmp_path)
+    listing = entries_of(first)
+    names = [hashlib.sha256(b"%d" % n).hexdigest() + ".tar.zst" for n in range(300)]
+
+    def crowded(root: Root) -> Root:
+        for n, name in enumerate(names):
+            root.changes.files[f"skills/x/{n}.md"] = listing["skills/s/1.md"]._replace(pack=name)
+        return replace(root, packs={**root.packs, **dict.fromkeys(names, PackEntry(1, 1))})
+
+    edited_root(s3, bucket, crowded)
+    first.write("plans/1.md", "one")
+    first.backup()
+    parts = len(objects(s3, bucket, OWN + "packs/"))
+    first.write("plans/2.md", "two")
+    first.backup()
+    assert len(objects(s3, bucket, OWN + "packs/")) == parts
