@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 # Below this, one connection is hardly slower, and nothing is gained.
-RANGED_FROM_BYTES = 32 * 1024 * 1024
+RANGED_FROM_BYTES = 64 * 1024 * 1024
 RANGE_BYTES = 4 * 1024 * 1024
 LANES = 4
 # Ranges ahead of the one that is handed on next, of all objects together: 32 MiB.
