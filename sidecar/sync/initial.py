@@ -14,8 +14,6 @@ from sidecar.errors import AccessDenied, SidecarError
 from sidecar.home.entries import Scan
 from sidecar.logs import log
 from sidecar.sync import deletions, tombstones
-from sidecar.sync.checkpoint import checkpoint
-from sidecar.sync.fold import fold
 from sidecar.sync.journal_reader import Journal, read_journal, wait_for_the_living
 from sidecar.sync.prefetch import Prefetch
 from sidecar.sync.progress import Watcher, nobody
@@ -165,6 +163,8 @@ def backup_home(
 ) -> BackupResult:
     """A checkpoint, with its log lines where it moved something; `before` is called ahead of the first."""
 
+    from sidecar.sync.checkpoint import checkpoint  # late: a restore has no use for it
+
     def announce() -> None:
         before()
         log.info("Backing up .claude from %s to %s", workspace.home.root, workspace.objects_url)
@@ -199,6 +199,8 @@ def backup_home(
 def _fold(workspace: Workspace) -> None:
     if not workspace.ledger.entries() and not workspace.ledger.header.foreign_entries:
         return
+    from sidecar.sync.fold import fold
+
     try:
         folded = fold(workspace)
         log.debug("Folded the journal: %d entries removed, %d left", folded.removed, folded.left)
