@@ -14,7 +14,7 @@ from sidecar.logs import log
 from sidecar.sync.transfers import Job, run_jobs
 from sidecar.sync.workspace import Workspace
 
-# A writer that wrote this recently and left no end mark is alive (PROTOCOL: another pod, or one that ends).
+# A writer that wrote this recently and left no end mark is alive (another pod, or one that ends).
 ALIVE_SECONDS = 60.0
 
 
