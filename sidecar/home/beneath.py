@@ -4,7 +4,8 @@ The tree is hostile: whoever runs beside us may swap a directory for a link betw
 nothing here looks first and opens then. A path is opened in one ``openat2`` call that refuses links in all
 its parts, or, where the kernel or a sandbox lacks that, part by part with ``O_NOFOLLOW``. Descriptors of
 directories are not kept between calls: a kept one goes on naming a directory that was moved elsewhere, and
-opening anew costs 1.5 µs a file.
+opening anew costs 1.5 µs a file. Only a batch of small files (`batches`) keeps one, for some milliseconds:
+whoever moves the directory in that time gets his own files where he moved it.
 
 Promised: no path leads out of the directory that was opened. Not promised: that the directory is still
 where it was (`Home.check`), and that two calls for one path meet the same file.

@@ -72,6 +72,15 @@ def look(
     return walk.refused[0] if walk.refused else walk.files.get(path)
 
 
+def names_in(home: Home, directory: str) -> list[str]:
+    """The names in `directory`, unsorted; none where there is no such directory, or it may not be read."""
+    try:
+        with home.directory(directory) as fd, os.scandir(fd) as entries:
+            return [entry.name for entry in entries]
+    except (OSError, HomeError):
+        return []
+
+
 def names_taken(rules: Rules, path: str, fd: int) -> Iterator[tuple[str, os.DirEntry[str], bool]]:
     """What a scan would look at in the open directory at `path`: its path, and whether it is a directory."""
     place = rules.place(path)

@@ -7,14 +7,14 @@ one snapshot of a file (rule 18).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
 from sidecar.errors import AccessDenied, HomeError
 from sidecar.home.entries import FileStat, Refused
 from sidecar.home.reads import open_file
-from sidecar.home.scan import look, scan
+from sidecar.home.scan import look, names_in, scan
 from sidecar.sync import tombstones
 from sidecar.sync.compare import is_transcript
 from sidecar.sync.flush import FlushResult, flush, needs_flush, new_bytes
@@ -88,18 +88,33 @@ class Flusher:
                 key_prefix_bytes=prefix_bytes,
             )
             return found.files.values(), [Unsynced(r.path, r.reason) for r in found.refused]
-        seen = [
-            look(
+
+        def looked(path: str) -> FileStat | Refused | None:
+            return look(
                 workspace.home,
                 workspace.rules,
                 path,
                 max_file_bytes=workspace.max_file_bytes,
                 key_prefix_bytes=prefix_bytes,
             )
-            for path in changes.paths | self._left
-        ]
+
+        paths = changes.paths | self._left
+        lines = [path for path in paths if is_transcript(path)]
+        seen = [looked(path) for path in lines]  # their ends first: what these lines name is there by now
+        news = {result for path in lines for result in self._new_results(path)}
+        seen += [looked(path) for path in paths.difference(lines) | news]
         refused = [Unsynced(one.path, one.reason) for one in seen if isinstance(one, Refused)]
         return [one for one in seen if isinstance(one, FileStat)], refused
+
+    def _new_results(self, transcript: str) -> Iterator[str]:
+        """The tool results of a session of which nothing is known yet: the watch may tell of them only after
+        it told of the line that names them (rule 14)."""
+        ledger = self._workspace.ledger
+        directory = transcript.removesuffix(".jsonl") + "/tool-results"
+        for name in names_in(self._workspace.home, directory):
+            path = f"{directory}/{name}"
+            if ledger.mark(path) is None and ledger.flushed(path) is None:
+                yield path
 
     def cold(self) -> list[tuple[str, int, str]]:
         """The newest large transcripts whose next flush would read them whole: path, size and digest of what

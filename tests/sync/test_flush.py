@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sidecar.area.store import Store
+from sidecar.home.changes import Changes
 from sidecar.sync.flusher import Flusher
 from sidecar.sync.pace import Pace
 from sidecar.sync.tails import MAX_LINES, Tail, Tails
@@ -105,3 +106,19 @@ def test_a_large_tool_result_goes_up_before_the_line_that_names_it_and_a_large_p
         assert Flusher(workspace).flush().files == 3
     order = [request.target.partition("?")[0].rpartition("/")[2] for request in fault_proxy.seen("PUT")]
     assert order == ["r.txt", "000000000001.zst", "large.bin"]
+
+
+def test_a_result_that_the_watch_has_not_told_of_goes_with_the_line_that_names_it(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    first, second = pods(settings_for, bucket, tmp_path, 2)
+    first.start()
+    first.write("projects/-w/s/tool-results/r.txt", "result")
+    first.append("projects/-w/s.jsonl", '{"names": "r.txt"}\n')
+    with first.open() as workspace:
+        told = Changes(frozenset({"projects/-w/s.jsonl"}), everything=False)
+        result = Flusher(workspace).flush(told)
+        assert (result.durable, result.files) == (True, 2)
+        assert Flusher(workspace).flush(told).files == 0, "what is durable is not sent again"
+    second.start()  # the first one was killed here
+    assert second.read("projects/-w/s/tool-results/r.txt") == b"result"
