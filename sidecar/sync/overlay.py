@@ -17,8 +17,9 @@ from sidecar.home.entries import FileStat
 from sidecar.home.reads import StableFile, json_problem, must_be_whole_json, open_file
 from sidecar.home.writes import append, open_writer
 from sidecar.sync import unfold
+from sidecar.sync.arrivals import Wanted, bring
 from sidecar.sync.bodies import Bytes, Pieced, sha256
-from sidecar.sync.compare import Version, clashes
+from sidecar.sync.compare import RestoreStep, Version, clashes
 from sidecar.sync.journal_reader import Journal
 from sidecar.sync.marks import Flushed, Mark
 from sidecar.sync.merge import Span
@@ -94,10 +95,11 @@ def _lay_lines(workspace: Workspace, path: str, writers: Mapping[str, Sequence[L
     last = max((record for records in writers.values() for record in records), key=lambda r: r.mtime_ns)
     if not workspace.is_there(path):
         return 0 if _is_known(workspace, path) else _lay_new(workspace, path, writers, last)
+    brought = _bring_what_comes_before(workspace, path, writers)
     with open_file(workspace.home, path) as file:
         data, stat = unfold.missing(file, writers), file.stat
         if not data:
-            return 0
+            return brought
         if file.last_newline() != file.size:
             raise FileChanged(f"{path} ends within a line", "the next restore adds the rest")
         # Of what was read: what the agent writes from now on is not known to be durable.
@@ -109,7 +111,26 @@ def _lay_lines(workspace: Workspace, path: str, writers: Mapping[str, Sequence[L
     append(workspace.home, path, data, expected_size=stat.size, mtime_ns=mtime_ns)
     if after:  # else the next flush sends what stood there before, and these lines again
         workspace.ledger.laid(path, after)
-    return len(data)
+    return brought + len(data)
+
+
+def _bring_what_comes_before(workspace: Workspace, path: str, writers: Mapping[str, Sequence[Lines]]) -> int:
+    """After a union the object holds lines that the home lacks, and no restore brings them as long as it
+    stays the same: they stand before what their writers journalled since, and come before it."""
+    mark = workspace.ledger.mark(path)
+    if mark is None or not mark.etag or not _holds_more(mark):
+        return 0
+    with open_file(workspace.home, path) as file:
+        if file.last_newline() != file.size or not unfold.missing(file, writers):
+            return 0  # nothing is laid on
+    head = workspace.head(path)
+    if head is None:
+        return 0  # deleted by another: there is nothing that comes before
+    workspace.ledger.record(path, mark.cleared())
+    arrival = bring(workspace, Wanted(path, head.info, None, RestoreStep.APPEND))
+    if arrival.problem:
+        raise FileChanged(f"{path}: {arrival.problem}", "the next restore adds the rest")
+    return arrival.bytes
 
 
 def _lay_new(workspace: Workspace, path: str, writers: Mapping[str, Sequence[Lines]], last: Lines) -> int:
@@ -133,8 +154,13 @@ def _unite_in_full(workspace: Workspace, path: str) -> None:
     """Where the object holds more than the local file, it may hold these very lines: mark (a) is cleared, so
     that the next checkpoint does not send them as new. Noted before they come, as a kill may follow."""
     mark = workspace.ledger.mark(path)
-    if mark and (mark.size, mark.digest) != (mark.local_size, mark.local_digest):
+    if mark and _holds_more(mark):
         workspace.ledger.record(path, mark.cleared())
+
+
+def _holds_more(mark: Mark) -> bool:
+    """Whether the object has other lines than the local prefix that it contains."""
+    return (mark.size, mark.digest) != (mark.local_size, mark.local_digest)
 
 
 # -- whole files

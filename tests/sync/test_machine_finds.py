@@ -11,6 +11,7 @@ import pytest
 from sidecar.sync.bodies import Spool
 from tests.sync.machine import LOGS, SECOND_NS, SETTINGS, World, world_in
 from tests.sync.machine_scenes import SCENES, play
+from tests.sync.machine_truth import lines_of
 from tests.sync.memory_store import Crash, Fate
 
 LOG = LOGS[0]
@@ -291,3 +292,38 @@ def test_settings_that_the_journal_holds_come_although_somebody_cut_their_object
     world.truth.make(SETTINGS, torn)
     world.bucket.put(world.keys.object(SETTINGS), torn)
     assert world.look().content(SETTINGS) == mine
+
+
+def test_what_a_union_left_in_the_object_comes_into_a_live_home_before_the_journal(world: World) -> None:
+    """The object stays as the pod made it, so that no restore looks at it; its other lines come first."""
+    a, b = world.pods
+    world.append(a, LOG)
+    world.run(a)
+    world.run(b)
+    world.append(b, LOG)
+    world.backup(b)
+    world.append(a, LOG)
+    world.backup(a)
+    world.append(b, LOG)
+    world.flush(b)
+    world.merge(a)
+    assert lines_of(a.content(LOG) or b"")[2:] == lines_of(b.content(LOG) or b"")[1:]
+    world.settle()
+
+
+def test_a_home_that_ends_within_a_line_comes_to_rest_although_nothing_can_be_laid_on(world: World) -> None:
+    """No round may forget what it knows of the object, only for the checkpoint to learn it again."""
+    a, b = world.pods
+    world.append(a, LOG)
+    world.run(a)
+    world.run(b)
+    world.append(b, LOG)
+    world.backup(b)
+    world.append(a, LOG, 2, torn=True)
+    world.backup(a)
+    c = world.replace_pod(1)
+    world.run(c)
+    world.append(c, LOG)
+    world.flush(c)
+    world.replace_pod(1)
+    world.settle()
