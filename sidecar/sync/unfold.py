@@ -2,14 +2,15 @@
 
 Promised: entries may come in any order, twice, with gaps, from several writers, and may be contained in the
 object already; the result is the same, holds every line of each, and repeats none beyond its k-th occurrence.
-A writer's own lines keep their order.
+A writer's own lines keep their order, also those that another writer journalled too. Not promised: that,
+where three writers and more hold each other's lines in contrary orders.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sidecar.area.journal import Entry, Lines, Void, Whole
@@ -67,32 +68,98 @@ def missing(content: Readable, writers: Mapping[str, Sequence[Lines]]) -> bytes:
     """The lines of `writers` that `content` lacks, to be written behind it.
 
     Where a writer's record continues exactly what is there so far, its bytes are placed. Where it does not,
-    a line is added only while it occurs less than k times.
+    a line is added only while it occurs less than k times, and what another writer has in front of it first:
+    a pod may have journalled another one's line, whose earlier lines are in that one's entries alone.
     """
-    records = [record for writer in sorted(writers) for record in writers[writer]]
-    if not records:
+    if not any(writers.values()):
         return b""
-    whole = hashlib.sha256()
-    held: Counter[bytes] = Counter()
-    for block in blocks(content):
-        whole.update(block)
-    for _, _, identity in lines(content, 0, content.size):
-        held[identity] += 1
-    size, ended = content.size, content.size == 0 or bytes(content.read(content.size - 1, 1)) == b"\n"
-    added = bytearray()
+    return _Laying(content, [writers[writer] for writer in sorted(writers)]).all()
+
+
+@dataclass(slots=True)
+class _Queue:
+    """One writer's lines in their order; the first ``laid`` of them are laid.
+
+    ``places``: where each line stands first. ``follows``: the size of a content that its next line continues
+    exactly. ``busy``: one of its lines is being laid.
+    """
+
+    lines: Iterator[tuple[Lines, int, bytes, bytes]]
+    places: Mapping[bytes, int]
+    laid: int = 0
+    follows: int = -1
+    busy: bool = False
+
+
+class _Laying:
+    """What is laid behind `content`, line by line."""
+
+    def __init__(self, content: Readable, writers: Sequence[Sequence[Lines]]) -> None:
+        self._whole = hashlib.sha256()
+        for block in blocks(content):
+            self._whole.update(block)
+        self._held = Counter(identity for _, _, identity in lines(content, 0, content.size))
+        self._size = content.size
+        self._ended = content.size == 0 or bytes(content.read(content.size - 1, 1)) == b"\n"
+        self._added = bytearray()
+        alone = len(writers) == 1
+        self._queues = [_Queue(_steps(one), {} if alone else _places(one)) for one in writers]
+
+    def all(self) -> bytes:
+        for queue in self._queues:
+            self._lay(queue, None)
+        return bytes(self._added)
+
+    def _lay(self, queue: _Queue, end: int | None) -> None:
+        """The lines of `queue` in front of its line number `end`; None: all of them."""
+        queue.busy = True
+        while queue.laid != end and (step := next(queue.lines, None)):
+            queue.laid += 1
+            record, number, line, identity = step
+            if number == 0:
+                exact = record.offset == self._size and record.base == self._whole.hexdigest()
+                queue.follows = self._size if exact else -1
+            if queue.follows == self._size:
+                self._add(line, identity)
+                queue.follows = self._size
+            elif self._held[identity] < record.counts.get(number, 1):
+                self._lay_in_front_of(identity)
+                if self._held[identity] < record.counts.get(number, 1):
+                    self._add(line, identity)
+        queue.busy = False
+
+    def _lay_in_front_of(self, identity: bytes) -> None:
+        """What other writers have in front of this line; where two say the contrary, one of them is right."""
+        for other in self._queues:
+            place = other.places.get(identity, 0)
+            if place > other.laid and not other.busy:
+                self._lay(other, place)
+
+    def _add(self, line: bytes, identity: bytes) -> None:
+        piece = line if self._ended else b"\n" + line
+        self._ended = True
+        self._held[identity] += 1
+        self._added += piece
+        self._whole.update(piece)
+        self._size += len(piece)
+
+
+def _steps(records: Sequence[Lines]) -> Iterator[tuple[Lines, int, bytes, bytes]]:
+    """Each line with its record, its number in that, and its identity."""
     for record in records:
-        exact = record.offset == size and record.base == whole.hexdigest()
         for number, line in enumerate(_split(record.data)):
-            identity = hashlib.blake2b(line[:-1], digest_size=16).digest()
-            if not exact and held[identity] >= record.counts.get(number, 1):
-                continue
-            piece = line if ended else b"\n" + line
-            ended = True
-            held[identity] += 1
-            added += piece
-            whole.update(piece)
-            size += len(piece)
-    return bytes(added)
+            yield record, number, line, _identity(line)
+
+
+def _places(records: Sequence[Lines]) -> dict[bytes, int]:
+    places: dict[bytes, int] = {}
+    for place, (_, _, _, identity) in enumerate(_steps(records)):
+        places.setdefault(identity, place)
+    return places
+
+
+def _identity(line: bytes) -> bytes:
+    return hashlib.blake2b(line[:-1], digest_size=16).digest()
 
 
 def _split(data: bytes) -> list[bytes]:
@@ -102,7 +169,7 @@ def _split(data: bytes) -> list[bytes]:
 def contained(record: Lines, counts: Counter[bytes]) -> bool:
     """Whether every (line, k) of `record` is among `counts`, the lines of a local prefix (rule 3)."""
     return all(
-        counts[hashlib.blake2b(line[:-1], digest_size=16).digest()] >= record.counts.get(number, 1)
+        counts[_identity(line)] >= record.counts.get(number, 1)
         for number, line in enumerate(_split(record.data))
     )
 

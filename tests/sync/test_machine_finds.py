@@ -327,3 +327,19 @@ def test_a_home_that_ends_within_a_line_comes_to_rest_although_nothing_can_be_la
     world.flush(c)
     world.replace_pod(1)
     world.settle()
+
+
+def test_a_line_that_another_pod_journalled_too_comes_behind_those_of_its_own_writer(world: World) -> None:
+    a, b = world.pods
+    world.append(a, LOG)
+    world.run(a)
+    world.run(b)
+    world.append(b, LOG)
+    world.flush(b)
+    world.merge(a)  # durable, so nobody flushes it again
+    world.append(a, LOG)
+    world.append(b, LOG)
+    world.flush(b)
+    world.merge(a)  # behind a line that is not: both go into one entry
+    world.flush(a)
+    world.settle()
