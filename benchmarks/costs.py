@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from benchmarks import day
 from benchmarks.bed import BUCKET, Bed, table

@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import random
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec.structs import replace
 
 from benchmarks.agent import Agent
 from benchmarks.bed import Bed, table
@@ -198,4 +199,4 @@ def _settings(bed: Bed, proxy: FaultProxy) -> Settings:
     homes = str(place.directory / "homes" / "{user_id}" / ".claude")
     with contextlib.suppress(FileExistsError):
         (place.directory / "homes").mkdir()
-    return dataclasses.replace(place.settings, home=homes, user_id=None)
+    return replace(place.settings, home=homes, user_id=None)

@@ -17,9 +17,10 @@ import tempfile
 import threading
 import time
 import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from msgspec import Struct
 
 from sidecar.embedded import EmbeddedS3
 from sidecar.errors import SidecarError
@@ -30,8 +31,7 @@ _START_SECONDS = 30.0
 _LAST_YEAR_NS = 1_700_000_000_123_456_789
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(Struct, frozen=True):
     """What a path is: compared as a whole, so nothing is forgotten."""
 
     kind: str

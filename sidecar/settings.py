@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from sidecar.errors import SettingsError
 from sidecar.names import user_id_problem
@@ -28,8 +29,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _IMAGE_STATE_DIR = Path("/var/lib/claude-sidecar")
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(Struct, frozen=True):
     """To whom restored files are given; without a group they keep the one that they get anyway."""
 
     uid: int
@@ -44,8 +44,7 @@ class Owner:
         return self.uid, -1 if self.gid is None else self.gid
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """The values in force. Units are in the names; see ``OPTIONS`` for what each one means."""
 
     bucket: str | None = None
@@ -85,9 +84,12 @@ class Settings:
     jwt_leeway_seconds: float = 0.0
     jwt_verify: bool = True
     injected: bool = False
-    aws: Mapping[str, str] = field(default_factory=dict, repr=False)
-    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
-    warnings: tuple[str, ...] = field(default=(), compare=False)
+    aws: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Settings(bucket={self.bucket!r}, user_id={self.user_id!r}, ...)"  # never the secrets
 
     @property
     def serves_many_users(self) -> bool:
@@ -99,8 +101,7 @@ class Settings:
         return Path(self.home.replace("{user_id}", user_id))
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(Struct, frozen=True):
     """One setting: its field in `Settings`, its variable, its flag, how it is read, what it means."""
 
     field: str

@@ -9,10 +9,11 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from sidecar.logs import encodable, log
 from sidecar.sync.results import BackupResult, Unsynced
@@ -22,8 +23,7 @@ MAX_BYTES = 4096
 _STEPS = ((10, 160), (10, 80), (5, 80), (3, 80), (1, 80), (0, 40))
 
 
-@dataclass(frozen=True, slots=True)
-class Durability:
+class Durability(Struct, frozen=True):
     """``durable_at``: when all was last known to be in the bucket; ``oldest_unsynced_at``: since when the
     oldest byte is not. Both in seconds since the epoch; 0: never, or nothing."""
 

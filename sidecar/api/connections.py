@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sidecar.api import web
 from sidecar.api.refusals import BadRequest, Broken
@@ -18,8 +19,7 @@ from sidecar.logs import log
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What a caller may take of us.
 
     ``idle_seconds`` bounds the wait for the next request including its headers: longer than the 4 to 15 s for

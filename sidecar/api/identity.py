@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from sidecar.api import tokens
 from sidecar.api.key_sources import FileKeys, KeySource, KeysWanted, RemoteKeys
@@ -25,8 +26,7 @@ SAID_AGAIN_SECONDS = 60.0
 """A reason for refusing tokens is a WARNING once in this time, and DEBUG between: the agent can send many."""
 
 
-@dataclass(frozen=True, slots=True)
-class Demands:
+class Demands(Struct, frozen=True):
     """What a token must hold besides its signature."""
 
     algorithms: frozenset[str]

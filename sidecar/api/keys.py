@@ -7,8 +7,9 @@ The algorithms come from the key, never from a token: a public key verifies no H
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from sidecar.errors import SettingsError
 
@@ -23,8 +24,7 @@ RSA_BITS = 2048
 _PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """One key. ``kid`` is None where the source names none."""
 
     kid: str | None

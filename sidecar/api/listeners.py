@@ -10,8 +10,9 @@ import errno
 import resource
 import socket
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from sidecar.api import openapi, web
 from sidecar.api.application import Application, Call

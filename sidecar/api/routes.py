@@ -7,14 +7,14 @@ It knows nothing of aiohttp. ``call`` is the name under which `application` find
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 ANY = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(Struct, frozen=True):
     """One query parameter, with its JSON schema."""
 
     name: str
@@ -22,8 +22,7 @@ class Parameter:
     schema: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """One path. ``answers`` is status → (schema, meaning); ``everywhere``: on the health listener too.
 
     ``body``: ``ignored`` (read and thrown away), ``parameters`` (a JSON object that may hold the query's

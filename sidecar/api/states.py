@@ -7,9 +7,9 @@ in time the worst; no label names a user.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -18,8 +18,7 @@ from sidecar.api.manager import Manager
 PREFIX = "claude_sidecar"
 
 
-@dataclass(frozen=True, slots=True)
-class StateGauge:
+class StateGauge(Struct, frozen=True):
     """A state in the manager's statistics: its metric, its key there, and how users' values combine."""
 
     metric: str

@@ -10,8 +10,9 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from sidecar.api.refusals import TokenRefused
 from sidecar.names import user_id_problem
@@ -21,8 +22,7 @@ MOST_BYTES = 16 * 1024
 MOST_KID_CHARACTERS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class TokenHead:
+class TokenHead(Struct, frozen=True):
     """What a token says of its own signature, not verified."""
 
     algorithm: str

@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sidecar import __version__
 from sidecar.api import web
@@ -34,8 +36,7 @@ RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0)
 """Pauses between attempts of one waiting caller; the last one repeats until their time is up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """The parameters of ``/v1/sync``: from the query, else from the body."""
 
     wait: str | None

@@ -7,7 +7,8 @@ S3's codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _STATUS = re.compile(r'inner: Status \{\s+status: (\d{3}),\s+body: (?:Some\(\s+"((?:[^"\\]|\\.)*)"|None)')
 _REQUEST = re.compile(r"Error performing (?:GET|PUT|POST|HEAD|DELETE) (\S+) in ")
@@ -33,8 +34,7 @@ _CRT_ANSWERS = {
 _TLS = ("InvalidCertificate", "InvalidMessage", "AlertReceived", "InvalidContentType", "PeerIncompatible")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """``trouble`` tells what happened where there is no status:
 
     ``connect`` nobody was reached, ``dns`` no such host, ``tls`` no trust, ``timeout``, ``broken`` the

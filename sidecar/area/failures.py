@@ -6,7 +6,7 @@ for each of them. None of them ever looks like "there is nothing there".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from sidecar.area.answers import Answer
 from sidecar.area.credentials import METADATA
@@ -41,8 +41,7 @@ _AGAIN = {"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mis
 _REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
+class Where(Struct, frozen=True):
     """What a request was about: ``what`` begins the sentence (``the listing of s3://bucket/prefix``)."""
 
     what: str

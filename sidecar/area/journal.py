@@ -11,8 +11,9 @@ import hashlib
 import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from sidecar.errors import FormatError, ObjectDamaged
 
@@ -30,8 +31,7 @@ _MAX_UNPACKED_BYTES = 16 * MAX_BATCH_BYTES
 _NAME = re.compile(r"(?P<writer>[^/]{1,200})/(?P<sequence>\d{1,18})\.zst")
 
 
-@dataclass(frozen=True, slots=True)
-class Lines:
+class Lines(Struct, frozen=True):
     """New whole lines of a transcript.
 
     ``offset``: where they begin in the writer's file; ``base``: the SHA-256 of that file before them.
@@ -52,8 +52,7 @@ class Lines:
         return self.offset + len(self.data)
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(Struct, frozen=True):
     """A small file as a whole; ``base``: the SHA-256 of the version that it was made from, if known."""
 
     path: str
@@ -64,8 +63,7 @@ class Whole:
     mode: int
 
 
-@dataclass(frozen=True, slots=True)
-class Void:
+class Void(Struct, frozen=True):
     """What this writer journalled of `path` before is settled: it was rewritten, and the old version kept."""
 
     path: str
@@ -78,8 +76,7 @@ class Void:
 Record = Lines | Whole | Void
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One flush of one writer. ``ended``: the writer's end mark: it will write no more."""
 
     writer: str

@@ -13,14 +13,13 @@ The layout is read and written by other tools; it never changes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from sidecar.errors import UserError
 from sidecar.names import user_id_problem
 
 
-@dataclass(frozen=True, slots=True)
-class AreaKeys:
+class AreaKeys(Struct, frozen=True):
     """The keys of one user's area under `prefix`.
 
     Raises

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from awscrt.auth import AwsCredentialsProvider  # type: ignore[import-untyped]
@@ -26,22 +27,23 @@ _TRY_AGAIN = timedelta(seconds=30)
 _LOOK_AGAIN = timedelta(minutes=15)
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(Struct, frozen=True):
     """``ends_at``: None where they do not end."""
 
     key_id: str
-    secret: str = field(repr=False)
-    token: str | None = field(repr=False)
+    secret: str
+    token: str | None
     ends_at: datetime | None
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.key_id!r}, ends_at={self.ends_at!r})"  # never the secrets
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(Struct, frozen=True):
     credentials: Credentials
     asked_at: datetime
 

@@ -9,8 +9,9 @@ content. Here are its values; how they rest in the bucket is `sidecar.area.manif
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
+
+from msgspec import Struct, field
 
 Value = TypeVar("Value")
 
@@ -43,8 +44,7 @@ LinkEntry = tuple[str, int]
 """(target, mtime_ns)"""
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """``files``, ``directories`` and ``links`` by path.
 
     ``packs``: those that the files name. ``retired``: what no manifest names since
@@ -60,8 +60,7 @@ class Manifest:
     retired: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """What to change in a manifest, by path; None takes a path out."""
 
     files: dict[str, FileEntry | None] = field(default_factory=dict)

@@ -14,8 +14,9 @@ import hashlib
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from sidecar.area.manifest import Changes, FileEntry, Manifest, PackEntry, present
 from sidecar.errors import FormatError, ObjectDamaged
@@ -39,8 +40,7 @@ _NAME = re.compile(r"[0-9a-f]{64}\.(?:json|tar)\.zst")
 _LEAST, _LIMIT = -(2**63), 2**64
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(Struct, frozen=True):
     """``parts``: (name, size in bytes), the oldest first; ``changes`` come after them.
 
     ``packs`` and ``retired`` as in `Manifest`.

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _MTIME = re.compile(r"(-?\d{1,12})(?:\.(\d{1,9})\d*)?")
 _MODE = re.compile(r"0?[0-7]{3,6}")
@@ -18,8 +19,7 @@ _SEQUENCE = re.compile(r"[0-9]{1,18}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class FileMetadata:
+class FileMetadata(Struct, frozen=True):
     """What an object says of its file; None or empty where it says nothing that can be read."""
 
     mtime_ns: int | None = None

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from sidecar.area.connection import Connection
 from sidecar.area.failures import Failure, not_s3
@@ -27,8 +28,7 @@ _IN_FLIGHT = 3
 _MIB = 1024 * 1024
 
 
-@dataclass(slots=True)
-class _Part:
+class _Part(Struct):
     number: int
     body: bytes
     pending: Pending

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from msgspec import Struct
 
 
 class ObjectInfo(NamedTuple):
@@ -16,37 +17,32 @@ class ObjectInfo(NamedTuple):
     """Seconds since the epoch, by the store's clock."""
 
 
-@dataclass(frozen=True, slots=True)
-class SkippedKey:
+class SkippedKey(Struct, frozen=True):
     """A foreign key that is not ours to carry; ``reason`` is half a sentence."""
 
     key: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """All keys under a prefix. ``objects`` is by key; a key listed twice stands once."""
 
     objects: dict[str, ObjectInfo]
     skipped: tuple[SkippedKey, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectHead:
+class ObjectHead(Struct, frozen=True):
     """An object's listing line and its user metadata (names in lower case, without ``x-amz-meta-``)."""
 
     info: ObjectInfo
     metadata: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class IfAbsent:
+class IfAbsent(Struct, frozen=True):
     """Write only where there is no object: ``If-None-Match: *``."""
 
 
-@dataclass(frozen=True, slots=True)
-class IfMatch:
+class IfMatch(Struct, frozen=True):
     """Write only over exactly this version: ``If-Match: etag``."""
 
     etag: str

@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 # Below this, one connection is hardly slower, and nothing is gained.
 RANGED_FROM_BYTES = 64 * 1024 * 1024
@@ -20,8 +21,7 @@ LANES = 4
 AHEAD_IN_ALL = 8
 
 
-@dataclass(slots=True)
-class _Range:
+class _Range(Struct):
     """One range on its way. ``is_ahead``: it holds a place in what may be ahead."""
 
     is_ahead: bool

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -23,6 +22,7 @@ from awscrt.io import (  # type: ignore[import-untyped]
     TlsContextOptions,
 )
 from awscrt.s3 import S3Client, S3RequestTlsMode, S3RequestType, S3RetryConfig, S3RetryMode  # type: ignore[import-untyped]
+from msgspec import Struct
 
 from sidecar.area.answers import Answer, of_awscrt, of_token_service
 from sidecar.area.target import Target
@@ -38,8 +38,7 @@ _SLOWEST_BYTES_PER_SECOND = 64 * 1024
 _MEMORY_BYTES = 1024 * 1024 * 1024  # a limit, not what is taken; the least that the library accepts
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """A success: header names in lower case."""
 
     status: int

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sidecar.errors import SettingsError
 from sidecar.settings import Settings
@@ -12,8 +14,7 @@ from sidecar.settings import Settings
 _DEFAULT_REGION = "us-east-1"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """``region_given``: somebody chose the region; otherwise it may be replaced by the bucket's own."""
 
     bucket: str

@@ -6,8 +6,9 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
+
+from msgspec import Struct
 
 _OPERATIONS = {
     "listing": "list",
@@ -19,8 +20,7 @@ _OPERATIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(Struct, frozen=True):
     """The sum over one operation. Bytes are those of bodies: headers and TLS come on top."""
 
     requests: int = 0
@@ -28,8 +28,7 @@ class Flow:
     bytes_received: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(Struct, frozen=True):
     """Whoever counts elsewhere; called from any thread.
 
     ``answered``: (operation, seconds, the error's kind or "") of each request that was answered or failed;

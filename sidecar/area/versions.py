@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote, unquote_plus
 from xml.etree import ElementTree
+
+from msgspec import Struct
 
 from sidecar.area.connection import Connection
 from sidecar.area.failures import Failure, not_s3
@@ -25,8 +26,7 @@ from sidecar.errors import StoreError
 _NOT_IMPLEMENTED = (404, 405, 501)
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(Struct, frozen=True):
     """One version of a key. ``version_id`` is empty where the store knows no versions, and ``null`` where
     the bucket does not. ``marker``: a delete marker, which has no bytes."""
 
@@ -38,16 +38,14 @@ class Version:
     marker: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
+class Upload(Struct, frozen=True):
     """An upload in parts that nobody completed; its parts are kept and paid for until it is aborted."""
 
     key: str
     upload_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class VersionPage:
+class VersionPage(Struct, frozen=True):
     """Some of the versions; ``following`` begins the next page, None at the end.
 
     ``at``: when the store answered, by its own clock, in seconds since the epoch.

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import http.client
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from sidecar.api.routes import MOST_WAIT_SECONDS
 from sidecar.errors import SettingsError, SidecarError
@@ -140,8 +141,7 @@ class RunningSidecar:
             connection.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
+class _Told(Struct, frozen=True):
     """What an answer says went wrong; nothing where nothing did."""
 
     error: str | None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import secrets
 import tempfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, to_builtins
 
 from sidecar.area.keys import AreaKeys
 from sidecar.area.manifest import Manifest
@@ -29,8 +30,7 @@ from sidecar.sync.version_diff import Comparison, compared
 SHOWN_LINES = 200
 
 
-@dataclass(frozen=True, slots=True)
-class _Area:
+class _Area(Struct, frozen=True):
     settings: Settings
     store: Store
     keys: AreaKeys
@@ -74,7 +74,7 @@ def ls(settings: Settings, *, as_json: bool = False) -> int:
 
 
 def _as_dict(one: Kept, told: Difference) -> dict[str, Any]:
-    return {**asdict(one), "when": one.when, "difference": asdict(told)}
+    return {**to_builtins(one), "when": one.when, "difference": to_builtins(told)}
 
 
 def _say_rows(rows: list[tuple[Kept, Difference]]) -> None:
@@ -98,7 +98,7 @@ def show(settings: Settings, word: str, *, most_lines: int = SHOWN_LINES, as_jso
     one, others = found[0], found[1:]
     comparison = _compared(area, one)
     if as_json:
-        print_json({**asdict(one), "when": one.when, "comparison": asdict(comparison)})
+        print_json({**to_builtins(one), "when": one.when, "comparison": to_builtins(comparison)})
         return DONE
     say(f"{one.path}: version {one.id}, displaced {one.when} by {one.writer}, {one.size:,} bytes")
     if others:
@@ -154,7 +154,7 @@ def take_back(settings: Settings, word: str, *, bucket_only: bool = False, as_js
             spool_directory=area.spool_directory(),
         )
     if as_json:
-        print_json({**asdict(taken), "why_no_home": reason})
+        print_json({**to_builtins(taken), "why_no_home": reason})
     else:
         _say_taken(area, taken, home, reason)
     return DONE

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec import to_builtins
 
 from sidecar.area.keys import AreaKeys
 from sidecar.area.store import Store
@@ -48,7 +49,7 @@ def forget(settings: Settings, *, yes: bool = False, force: bool = False, as_jso
         return FAILED
     erasure = erase(store, keys, now=datetime.now(UTC), removed=_Removed())
     if as_json:
-        print_json({**asdict(erasure), "gone": not erasure.left})
+        print_json({**to_builtins(erasure), "gone": not erasure.left})
     else:
         _say(keys, erasure, found)
     return PARTLY if erasure.left else DONE
@@ -85,7 +86,7 @@ def _counts(tally: Tally) -> str:
 
 def _inventory(found: Inventory) -> dict[str, Any]:
     return {
-        **asdict(found.tally),
+        **to_builtins(found.tally),
         "last_written": found.newest_at or None,
         "forgotten_at": found.tombstone.forgotten_at if found.tombstone else None,
         "lists_versions": found.lists_versions,

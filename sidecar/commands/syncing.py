@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from sidecar.area.store import Store
 from sidecar.commands.output import DONE, FAILED, PARTLY, Shown, mib, print_json, say, sentence

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sidecar.home.beneath import DIRECTORY, Directory, Home
 from sidecar.home.entries import Refused
@@ -18,8 +19,7 @@ from sidecar.home.scan import scan
 _SIGNS = ("cannot be read by UID", "may not read it")
 
 
-@dataclass(frozen=True, slots=True)
-class Ownership:
+class Ownership(Struct, frozen=True):
     """``uid``: this process; ``home_uid``, ``home_mode``: the home's directory; ``given``: the UID that the
     settings name, if any; ``others``: whose the names directly in the home are."""
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sidecar.errors import HomeError
 from sidecar.home.beneath import Home
@@ -23,8 +24,7 @@ from sidecar.home.writes import Replacing, open_writer
 _SLOW_SECONDS_PER_FILE = 0.005
 
 
-@dataclass(frozen=True, slots=True)
-class WholeFile:
+class WholeFile(Struct, frozen=True):
     """A file with all its bytes; the other fields are those of `Writer.commit`."""
 
     path: str

@@ -6,11 +6,10 @@ for the home's root only: ``cache/`` is junk there, ``plugins/cache/`` is not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """In or out, and why (half a sentence).
 
     ``optional``: an include pattern could take it in. ``descend``: out itself, but an include pattern names

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 PATHS_KEPT = 20_000
 """More changed paths than this are told as "everything": a scan is then cheaper, and memory has a bound."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """What changed since the last `take`.
 
     ``paths`` are relative paths of files: written, made, renamed to or from, deleted, or with other

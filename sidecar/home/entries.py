@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 
-@dataclass(frozen=True, slots=True)
-class FileStat:
+class FileStat(Struct, frozen=True):
     """A regular file as `fstat` saw it. Two equal values mean: not touched in between.
 
     ``path`` is relative to the home with ``/`` between its parts, ``mode`` holds the permission bits only.
@@ -21,8 +21,7 @@ class FileStat:
     inode: int
 
 
-@dataclass(frozen=True, slots=True)
-class DirStat:
+class DirStat(Struct, frozen=True):
     """A directory; the home itself has the path ``""``."""
 
     path: str
@@ -30,8 +29,7 @@ class DirStat:
     mode: int
 
 
-@dataclass(frozen=True, slots=True)
-class LinkStat:
+class LinkStat(Struct, frozen=True):
     """A symbolic link that stays inside the home: ``target`` as the link holds it (always relative).
 
     ``mtime_ns`` is the link's own, and not compared: a link is where it is and where it leads.
@@ -39,19 +37,23 @@ class LinkStat:
 
     path: str
     target: str
-    mtime_ns: int = field(default=0, compare=False)
+    mtime_ns: int = 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LinkStat) and (self.path, self.target) == (other.path, other.target)
+
+    def __hash__(self) -> int:
+        return hash((self.path, self.target))
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """A path that belongs into a backup and cannot be taken: ``reason`` is half a sentence for a person."""
 
     path: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(Struct, frozen=True):
     """One walk through the home: what is in, what was refused, how much the rules left out."""
 
     files: dict[str, FileStat] = field(default_factory=dict)

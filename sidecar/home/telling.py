@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from sidecar.home.changes import PATHS_KEPT
 
 
-@dataclass(slots=True)
-class Told:
+class Told(Struct):
     """What was told in one period. ``until_ns``: everything up to here (nanoseconds since the epoch)."""
 
     paths: set[str] = field(default_factory=set)

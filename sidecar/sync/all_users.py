@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sidecar.area.keys import AreaKeys
 from sidecar.area.store import Store
@@ -21,8 +23,7 @@ from sidecar.sync.journal_reader import read_journal
 from sidecar.sync.workspace import Workspace
 
 
-@dataclass(frozen=True, slots=True)
-class UserFolded:
+class UserFolded(Struct, frozen=True):
     """One user's journal after a fold. ``left``: entries still there; ``alive``: of writers at work."""
 
     user_id: str

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sidecar.area import metadata
 from sidecar.area.download import Download
@@ -71,8 +73,7 @@ def bring(workspace: Workspace, wanted: Wanted) -> Arrival:
     return Arrival(path, problem=problem)
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(Struct, frozen=True):
     """An object that was read already: written from what was read, it is the version that was compared."""
 
     info: ObjectInfo

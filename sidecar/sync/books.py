@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from sidecar.logs import log
 from sidecar.sync.results import BackupResult, SyncResult, Unsynced
@@ -20,8 +22,7 @@ SAY_AFTER_SECONDS = 60.0
 before the alert (300 s, docs/operations.md)."""
 
 
-@dataclass(slots=True)
-class Books:
+class Books(Struct):
     """What is known of the user's sync; points in time are seconds since the epoch, 0 means never."""
 
     user_id: str

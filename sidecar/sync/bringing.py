@@ -6,7 +6,8 @@ What a pack cannot give (it is damaged, gone, or the home changed meanwhile) com
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from sidecar.errors import HomeFull, SidecarError
 from sidecar.logs import log
@@ -28,8 +29,7 @@ _PACK = "/"
 Arrivals = list[Arrival | None]
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(Struct):
     """What a restore moved so far, and what it could not."""
 
     files: int = 0

@@ -10,9 +10,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from sidecar.area.objects import Listing
 from sidecar.errors import HomeError, SidecarError
@@ -35,8 +36,7 @@ class _Ship(Protocol):
     def __call__(self, workspace: Workspace, stat: FileStat, *, contested: bool) -> Shipped: ...
 
 
-@dataclass(slots=True)
-class _Tally:
+class _Tally(Struct):
     """What a checkpoint moved so far."""
 
     files: int = 0

@@ -7,8 +7,9 @@ nowhere else; doing it is the business of `restore`, `whole_files` and `transcri
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from sidecar.sync.marks import Mark
 
@@ -92,8 +93,7 @@ def transcript_step(mark: Mark | None, local_end: int, *, begins_with_mark: bool
     return TranscriptStep.EXTEND
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(Struct, frozen=True):
     """One side of a whole file: ``digest`` of its bytes, ``base`` of what it was made from, if known."""
 
     digest: str

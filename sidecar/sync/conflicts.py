@@ -10,8 +10,9 @@ import hashlib
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 from sidecar.area import metadata
 from sidecar.area.keys import AreaKeys
@@ -33,8 +34,7 @@ class UnknownVersion(SidecarError):
     kind = "unknown_version"
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """A version of `path` that `writer` displaced. ``digest``: the first 8 digits of its SHA-256."""
 
     id: str
@@ -55,8 +55,7 @@ class Kept:
             return self.stamp
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """How a kept version differs from the current object: ``absent``, ``equal``, ``larger``, ``smaller``,
     ``other`` (as large, other bytes) or ``unknown`` (as large; nobody compared the bytes)."""
 

@@ -4,7 +4,9 @@ clean-up, and how much may go at once."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sidecar.home.entries import Scan
 from sidecar.sync.compare import may_delete
@@ -52,8 +54,7 @@ def looks_like_cleanup(path: str, mtime_ns: int, now_ns: int, cleanup_days: floa
     return now_ns - mtime_ns >= (cleanup_days - _MARGIN_DAYS) * _DAY_NS
 
 
-@dataclass(frozen=True, slots=True)
-class Brake:
+class Brake(Struct, frozen=True):
     """What was deleted since `since` (seconds since the epoch) of the `known` paths that there were."""
 
     since: float

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from sidecar.errors import HomeError
 from sidecar.home.entries import Scan

@@ -8,8 +8,9 @@ stays: the tombstone (`tombstones`). It is written first, so that an older pod s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from msgspec import Struct, field
 
 from sidecar.area.keys import AreaKeys
 from sidecar.area.store import Store
@@ -29,8 +30,7 @@ _LIES = "the store said that it was removed, and still shows it"
 Counted = Callable[[int], None]
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(Struct):
     """A count of what an area holds, or of what was removed from it."""
 
     objects: int = 0
@@ -54,8 +54,7 @@ class Tally:
             self.old_versions += 1
 
 
-@dataclass(slots=True)
-class Inventory:
+class Inventory(Struct):
     """What `erase` would remove. Times are the store's: ``at`` when it was asked, ``newest_at`` of the newest
     object. ``lists_versions`` is False where the store cannot tell whether it keeps old versions."""
 
@@ -71,8 +70,7 @@ class Inventory:
         return not (self.tally.versions or self.tally.uploads)
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
+class Left(Struct, frozen=True):
     """Something that is still there, and why."""
 
     key: str
@@ -80,8 +78,7 @@ class Left:
     reason: str
 
 
-@dataclass(slots=True)
-class Erasure:
+class Erasure(Struct):
     """What was removed, and what is ``left``. ``already``: there was nothing but a tombstone."""
 
     user_id: str

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from sidecar.area import journal
 from sidecar.area.journal import Lines, Record, Whole
@@ -29,8 +30,7 @@ from sidecar.sync.workspace import Workspace
 SMALL_BYTES = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class FlushResult:
+class FlushResult(Struct, frozen=True):
     """``files`` and ``bytes``: what became durable; ``wire_bytes``: what was sent for it; ``entries``: PUTs
     to the journal. ``pending``: eligible and not durable, and why; ``refused``: not eligible, and why."""
 
@@ -45,8 +45,7 @@ class FlushResult:
     error: SidecarError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Gathered:
+class _Gathered(Struct, frozen=True):
     """One path's record, and what is noted once it is durable."""
 
     record: Record
@@ -54,8 +53,7 @@ class _Gathered:
     tail: Tail | None = None
 
 
-@dataclass(slots=True)
-class _Tally:
+class _Tally(Struct):
     files: int = 0
     bytes: int = 0
     wire_bytes: int = 0

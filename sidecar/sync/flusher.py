@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from sidecar.errors import AccessDenied, HomeError
 from sidecar.home.entries import FileStat, Refused

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from sidecar.area import journal as journal_format
 from sidecar.area.journal import Entry, Lines, Void, Whole
@@ -26,8 +28,7 @@ from sidecar.sync.journal_reader import Journal
 from sidecar.sync.workspace import Workspace
 
 
-@dataclass(frozen=True, slots=True)
-class Folded:
+class Folded(Struct, frozen=True):
     """``removed``: entries that are gone; ``left`` and ``left_bytes``: entries that are still there."""
 
     removed: int = 0
@@ -35,8 +36,7 @@ class Folded:
     left_bytes: int = 0
 
 
-@dataclass(slots=True)
-class _Proofs:
+class _Proofs(Struct):
     """What is found out once a fold: which objects are the versions that the marks know, and their lines."""
 
     workspace: Workspace

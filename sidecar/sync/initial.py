@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from sidecar.area.objects import Listing
 from sidecar.errors import AccessDenied, SidecarError

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sidecar.area import metadata
 from sidecar.area.objects import ObjectInfo
@@ -40,8 +42,7 @@ _JSON_BYTES = 8 * 1024 * 1024
 _WEIGHT_BYTES = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Inspection:
+class Inspection(Struct, frozen=True):
     """``read`` of ``paths`` paths were read, ``bytes`` of content in all. ``ledger``: what there was of one,
     as half a sentence."""
 
@@ -52,8 +53,7 @@ class Inspection:
     ledger: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Examined:
+class _Examined(Struct, frozen=True):
     findings: tuple[Finding, ...]
     read: bool = False
     bytes: int = 0

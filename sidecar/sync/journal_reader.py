@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from sidecar.area import journal
 from sidecar.area.journal import Entry, Record, Void
@@ -18,8 +19,7 @@ from sidecar.sync.workspace import Workspace
 ALIVE_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Journal:
+class Journal(Struct, frozen=True):
     """All entries of an area. ``unread``: keys that could not be understood: nothing of theirs is folded.
 
     ``denied``: a policy that knows only ``.claude/``: there is no journal for us.

@@ -12,10 +12,12 @@ import hashlib
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from sidecar.errors import LedgerError
 from sidecar.sync.ledger_file import LedgerFile, unusable
@@ -42,8 +44,7 @@ class LedgerBusy(LedgerError):
     kind = "busy"
 
 
-@dataclass(slots=True)
-class _Content:
+class _Content(Struct):
     header: Header
     marks: dict[str, Mark] = field(default_factory=dict)
     flushed: dict[str, Flushed] = field(default_factory=dict)

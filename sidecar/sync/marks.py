@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from sidecar.home.entries import FileStat
 
@@ -13,8 +15,7 @@ from sidecar.home.entries import FileStat
 RACY_NS = 50_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True):
     """A conflict that was decided: this local content against this object. It moves no base (rule 8)."""
 
     local_digest: str
@@ -22,8 +23,7 @@ class Settled:
     stat: FileStat | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """The two marks of one path (rule 1).
 
     ``etag, size, digest``: (a), the object as shipped or read; an empty ETag means cleared: unite in full.
@@ -49,8 +49,7 @@ class Mark:
         return replace(self, etag="")
 
 
-@dataclass(frozen=True, slots=True)
-class Flushed:
+class Flushed(Struct, frozen=True):
     """What of a path is durable: its first `size` bytes, with SHA-256 `digest`.
 
     ``sequence``: the last entry that carries something of the path. ``folded``: up to here its entries are
@@ -64,8 +63,7 @@ class Flushed:
     folded: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class OwnEntry:
+class OwnEntry(Struct, frozen=True):
     """A journal entry of this writer that is still in the bucket.
 
     ``paths``: what it carries. ``folded``: a checkpoint found all of it in the objects; a second one that
@@ -77,8 +75,7 @@ class OwnEntry:
     folded: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """What the ledger as a whole stands for.
 
     ``restored``: the restore-complete mark. ``compared``: the home met a listing of the area once, so that

@@ -17,8 +17,9 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from msgspec import Struct
 
 BLOCK_BYTES = 1024 * 1024
 
@@ -35,8 +36,7 @@ class Readable(Protocol):
 Side = Literal["remote", "local", "newline"]
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """`length` bytes from `offset` of one side; the side ``newline`` stands for one missing line end."""
 
     side: Side
@@ -44,8 +44,7 @@ class Span:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class Union:
+class Union(Struct, frozen=True):
     """The united version as spans. ``added`` counts the bytes that the remote version lacked."""
 
     spans: tuple[Span, ...]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sidecar.area.journal import Void
 from sidecar.errors import AccessDenied, ConditionFailed, FormatError, SidecarError
@@ -24,8 +25,7 @@ from sidecar.sync.workspace import Workspace
 _BRAKE, _CONDITIONS = "deletions", "conditions"
 
 
-@dataclass(frozen=True, slots=True)
-class Mirrored:
+class Mirrored(Struct, frozen=True):
     """``gone``: the paths whose objects were deleted, with their ETags. ``refused``: how many were not: by
     the brake, by a store without conditions, or by an error."""
 

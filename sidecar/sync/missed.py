@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from sidecar.home.entries import FileStat, Scan
 from sidecar.home.telling import Telling, Told
@@ -21,8 +22,7 @@ SETTLE_SECONDS = 5.0
 """A notice takes a hundredth of a second; on a node without a free processor, more."""
 
 
-@dataclass(slots=True)
-class Missed:
+class Missed(Struct):
     """The comparison over the checkpoints of one user; one checkpoint at a time.
 
     Parameters

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from sidecar.area.traffic import Listener
 from sidecar.sync.results import BackupResult, SyncResult
 
 
-@dataclass(frozen=True, slots=True)
-class Observers:
+class Observers(Struct, frozen=True):
     """Called on the event loop after each operation; ``store`` from any thread."""
 
     synced: Callable[[SyncResult], None] = lambda result: None

@@ -8,7 +8,9 @@ so that nothing foreign is flushed again.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sidecar.area import metadata
 from sidecar.area.journal import Lines
@@ -28,8 +30,7 @@ from sidecar.sync.unfold import Placed
 from sidecar.sync.workspace import Workspace
 
 
-@dataclass(frozen=True, slots=True)
-class Overlaid:
+class Overlaid(Struct, frozen=True):
     """``files`` and ``bytes`` that the journal added to the home, and what could not be laid on."""
 
     files: int = 0

@@ -18,8 +18,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from sidecar.area import packs
 from sidecar.area.manifest import FileEntry, Manifest, PackEntry
@@ -40,8 +42,7 @@ DEAD_BYTES = 4 * 1024 * 1024
 _DOUBTED = "doubted_packs"
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
+class Packed(Struct, frozen=True):
     """Where files ride now: by path, the entry as it was packed. ``packs``: the new ones."""
 
     entries: dict[str, FileEntry] = field(default_factory=dict)

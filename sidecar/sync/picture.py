@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sidecar.area.keys import AreaKeys
 from sidecar.area.manifest import Changes, FileEntry, Manifest, changes_between
@@ -48,8 +50,7 @@ _TRIES = 5
 _HINT = "the next checkpoint replaces it"
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(Struct, frozen=True):
     """A manifest as it was read. ``parts``: what each of the root's parts says, in order.
 
     ``etag``: the root's; empty where there is none. ``problem``: why it is of no use, if it is not; then it

@@ -11,7 +11,8 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from sidecar.area.manifest import Manifest
 from sidecar.errors import ObjectDamaged
@@ -22,8 +23,7 @@ AHEAD_BYTES = 32 * 1024 * 1024
 _LANES = 8
 
 
-@dataclass(slots=True)
-class _Coming:
+class _Coming(Struct):
     """One thing that a thread fetches."""
 
     arrived: threading.Event = field(default_factory=threading.Event)

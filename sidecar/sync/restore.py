@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from sidecar.area.manifest import Manifest
 from sidecar.area.objects import Listing, ObjectInfo

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from msgspec import Struct, field, to_builtins
+from msgspec.structs import force_setattr
 
 from sidecar.logs import encodable
 
 ACTIONS = ("restored", "uploaded", "fresh", "already_synced", "started", "disabled", "failed")
 
 
-@dataclass(frozen=True, slots=True)
-class Unsynced:
+class Unsynced(Struct, frozen=True):
     """A path that is not where it should be, and why (half a sentence)."""
 
     path: str
@@ -19,12 +20,11 @@ class Unsynced:
     size_bytes: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", encodable(self.path))
-        object.__setattr__(self, "reason", encodable(self.reason))
+        force_setattr(self, "path", encodable(self.path))
+        force_setattr(self, "reason", encodable(self.reason))
 
 
-@dataclass(frozen=True, slots=True)
-class SyncResult:
+class SyncResult(Struct, frozen=True):
     """The outcome of an initial sync or of a restore.
 
     ``action``: ``restored`` (the area came into the home), ``uploaded`` (the area was empty, the first backup
@@ -52,11 +52,11 @@ class SyncResult:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        told: dict[str, Any] = to_builtins(self)
+        return told
 
 
-@dataclass(frozen=True, slots=True)
-class BackupResult:
+class BackupResult(Struct, frozen=True):
     """The outcome of a checkpoint.
 
     ``durable``: every eligible file is in the bucket. ``pending``: eligible and not there; ``refused``: not
@@ -87,4 +87,5 @@ class BackupResult:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        told: dict[str, Any] = to_builtins(self)
+        return told

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Shipped:
+class Shipped(Struct, frozen=True):
     """``moved``: an object was written. ``noted``: what the manifest says of the path changed.
 
     ``conflict``: a loser was kept aside: ``remote_kept``, ``local_kept`` or ``rewritten``. ``pending``:

@@ -10,7 +10,8 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from sidecar.errors import FileChanged
 from sidecar.home.reads import StableFile
@@ -25,8 +26,7 @@ _WINDOW_BYTES = 4096
 _REST_PER_WORK = 1
 
 
-@dataclass(slots=True)
-class Tail:
+class Tail(Struct):
     """The first `size` bytes of a file: their running hash and the occurrences of their lines."""
 
     inode: int

@@ -10,8 +10,9 @@ grows.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from sidecar.area import metadata
 from sidecar.area.keys import AreaKeys
@@ -33,8 +34,7 @@ _PAUSE_SECONDS = 0.05
 _JSON_BYTES = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Struct, frozen=True):
     """``home`` and ``bucket``: ``written``, ``same`` (it had these bytes already), ``none``, or
     ``next checkpoint``. ``kept_aside``: the keys of what was displaced."""
 

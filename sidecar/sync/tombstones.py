@@ -8,9 +8,11 @@ clock is asked for that; the time in the tombstone is for people.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sidecar.area.keys import AreaKeys
 from sidecar.area.objects import Condition, IfAbsent, IfMatch
@@ -41,8 +43,7 @@ class UserForgotten(SidecarError):
     kind = "forgotten"
 
 
-@dataclass(frozen=True, slots=True)
-class Tombstone:
+class Tombstone(Struct, frozen=True):
     """``forgotten_at``: UTC by the clock of whoever ran `forget`, as ISO 8601."""
 
     id: str

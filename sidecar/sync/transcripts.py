@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sidecar.area import metadata
 from sidecar.area.objects import Condition, IfAbsent, IfMatch, ObjectHead
@@ -45,8 +46,7 @@ def ship(workspace: Workspace, stat: FileStat, *, contested: bool = False) -> Sh
     return Shipped(stat.path, pending=reason)
 
 
-@dataclass(frozen=True, slots=True)
-class _Remote:
+class _Remote(Struct, frozen=True):
     head: ObjectHead
     body: Readable
     sha256: str

@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from sidecar.errors import (
     BucketMissing,
@@ -32,8 +33,7 @@ BYTES_IN_FLIGHT = 64 * 1024 * 1024
 _LOOK_SECONDS = 0.03
 
 
-@dataclass(frozen=True, slots=True)
-class Job(Generic[T]):
+class Job(Struct, Generic[T], frozen=True):
     """`work` to be done for `name` (a path), holding about `weight_bytes` in memory."""
 
     name: str
@@ -41,8 +41,7 @@ class Job(Generic[T]):
     work: Callable[[], T]
 
 
-@dataclass(frozen=True, slots=True)
-class Done(Generic[T]):
+class Done(Struct, Generic[T], frozen=True):
     """A job's end: ``value``, or the ``error`` that stopped it; ``started`` is False if it never ran."""
 
     job: Job[T]

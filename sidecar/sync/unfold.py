@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from sidecar.area.journal import Entry, Lines, Void, Whole
 from sidecar.sync.bodies import blocks
@@ -19,8 +20,7 @@ from sidecar.sync.compare import Version, Winner, winner
 from sidecar.sync.merge import Readable, lines
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(Struct, frozen=True):
     """One path's records of all writers, each writer's in the order of its sequence.
 
     ``numbers``: of the entries that the records of ``wholes`` stand in.
@@ -76,8 +76,7 @@ def missing(content: Readable, writers: Mapping[str, Sequence[Lines]]) -> bytes:
     return _Laying(content, [writers[writer] for writer in sorted(writers)]).all()
 
 
-@dataclass(slots=True)
-class _Queue:
+class _Queue(Struct):
     """One writer's lines in their order; the first ``laid`` of them are laid.
 
     ``places``: where each line stands first. ``follows``: the size of a content that its next line continues
@@ -174,8 +173,7 @@ def contained(record: Lines, counts: Counter[bytes]) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(Struct, frozen=True):
     """The version of a whole file that a restore prefers. ``whole`` None: the object's.
 
     ``descends``: the chosen version was made from the object, which is then no loser.

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sidecar.area.manifest import FileEntry
 from sidecar.area.metadata import FileMetadata
@@ -20,8 +21,7 @@ from sidecar.sync.findings import Finding, Kind
 from sidecar.sync.marks import Mark
 
 
-@dataclass(frozen=True, slots=True)
-class LocalSide:
+class LocalSide(Struct, frozen=True):
     """The home's file. ``sha256``: of its whole lines (a transcript) or of all; None where it was not read.
 
     ``known_sha256``: of the prefix that the ledger's mark names. ``unfinished``: bytes behind the last line.
@@ -33,8 +33,7 @@ class LocalSide:
     unfinished: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteSide:
+class RemoteSide(Struct, frozen=True):
     """The area's object. ``sha256`` None: not read. ``torn``: why it is not whole, as half a sentence."""
 
     info: ObjectInfo
@@ -43,8 +42,7 @@ class RemoteSide:
     torn: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LineCounts:
+class LineCounts(Struct, frozen=True):
     """Lines of the home that neither object nor journal has, lines that the home lacks, and lines of the home
     that only the journal has."""
 
@@ -53,8 +51,7 @@ class LineCounts:
     journalled: int
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """All that is known of one path. ``left_out``: why the rules pass it over; ``refused``: why the home's
     file cannot be taken. ``journalled``: the journal holds the home's version; ``in_journal``: it holds some;
     ``journal_wins``: it holds another one that a restore would prefer.

@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sidecar.sync import merge
 from sidecar.sync.bodies import sha256
@@ -23,8 +24,7 @@ _CONTEXT = 3
 _MAX_LINE = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """``kind``: ``same``, ``absent``, ``text``, ``lines`` or ``binary``; ``lines``: what to show of it."""
 
     kind: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from sidecar.area import journal
 from sidecar.area.journal import Entry
@@ -25,8 +25,7 @@ from sidecar.sync.unfold import Placed
 from sidecar.sync.verification import Facts
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """``objects`` by path. ``general``: what is to be said of no path in particular, and of foreign keys."""
 
     scan: Scan
@@ -80,8 +79,7 @@ class View:
         return any(whole.sha256 == sha256 for writers in wholes for whole in writers)
 
 
-@dataclass(frozen=True, slots=True)
-class Sides:
+class Sides(Struct, frozen=True):
     """Where everything of one user is; `view` looks at it now."""
 
     settings: Settings

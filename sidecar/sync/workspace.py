@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from sidecar.area import metadata
 from sidecar.area.keys import AreaKeys
@@ -26,8 +28,7 @@ from sidecar.sync.merge import Readable
 from sidecar.sync.parts import Parts
 
 
-@dataclass(slots=True)
-class Workspace:
+class Workspace(Struct):
     """``live``: an agent may be at work in the home: transcripts are appended to, never replaced.
 
     ``seen_folded``: the keys of other writers' journal entries that one checkpoint found in the objects.

@@ -41,7 +41,7 @@ async def test_the_initial_sync_and_a_flush(api: Api) -> None:
 async def test_tokens_are_sent_in_the_header_that_was_set(
     serve: Serve, many: Settings, signer: Signer
 ) -> None:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     api = await serve(replace(many, jwt_header="X-User-Token"))
     client = client_of(api, token=signer.token("ben"), header="X-User-Token")

@@ -4,11 +4,11 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sidecar.area.store import Store
 from sidecar.home.entries import FileStat, Refused, Scan

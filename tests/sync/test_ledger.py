@@ -5,11 +5,11 @@ import os
 import resource
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from msgspec.structs import replace
 
 from sidecar.errors import FormatError, LedgerError
 from sidecar.home.entries import FileStat

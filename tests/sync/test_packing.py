@@ -1,8 +1,7 @@
 """The cost rule of packs: what rides, when that pays, and what is taken in on the way."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from sidecar.area.manifest import FileEntry, Manifest, PackEntry
 from sidecar.area.manifest_format import Root

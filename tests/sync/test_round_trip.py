@@ -1,12 +1,12 @@
 """A home outlives its pod: what one pod wrote, the next one has, to the byte, the mode and the nanosecond."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from sidecar.errors import BucketMissing, StoreUnreachable
 from tests.sync.pods import T0, MakeSettings, Pod, objects, pods

@@ -228,7 +228,7 @@ def test_a_lost_ledger_costs_no_conflict_where_both_sides_are_equal(
 
 
 def _fields(settings: Any) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+    return {name: getattr(settings, name) for name in settings.__struct_fields__}
 
 
 def test_users_never_meet(bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any) -> None:

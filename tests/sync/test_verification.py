@@ -2,11 +2,11 @@
 
 import os
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sidecar.area.keys import AreaKeys
 from sidecar.area.manifest import FileEntry

@@ -16,8 +16,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 IDLE_SECONDS = 10.0
 _END_SECONDS = 1.0
@@ -34,8 +35,7 @@ NOT_TAKEN = "s5cmd had ended"
 SILENT = "s5cmd did not answer in time"
 
 
-@dataclass(slots=True)
-class _Ticket:
+class _Ticket(Struct):
     """``error``: what s5cmd said, empty where it succeeded."""
 
     error: str = ENDED
