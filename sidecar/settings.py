@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from sidecar import aws_variables
 from sidecar.errors import SettingsError
 from sidecar.names import user_id_problem
 
@@ -63,7 +64,7 @@ class Settings(Struct, frozen=True):
     exclude: tuple[str, ...] = ()
     max_file_mib: int = 1024
     deletions: str = "keep"
-    concurrency: int = 32
+    concurrency: int = 64
     engine: str = "native"
     log_format: str = "text"
     log_level: str = "INFO"
@@ -329,7 +330,6 @@ OPTIONS: tuple[Option, ...] = (
 )
 
 _BY_VARIABLE = {option.variable: option for option in OPTIONS}
-_SECRET_AWS = ("SECRET", "TOKEN", "ACCESS_KEY")
 
 
 def load(environ: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Settings:
@@ -355,8 +355,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, str] | None = None) -> 
         values["home"], origins["home"] = _default_home(environ)
     if "state_dir" not in values:
         values["state_dir"] = _default_state_dir(environ)
-    aws = {name: text for name, text in environ.items() if name.startswith("AWS_") and text}
-    settings = Settings(**values, aws=aws, origins=origins, warnings=warnings)
+    settings = Settings(**values, aws=aws_variables.read(environ), origins=origins, warnings=warnings)
     _check_together(settings)
     return settings
 
@@ -461,16 +460,6 @@ def described(settings: Settings) -> list[dict[str, Any]]:
             }
         )
     for name, text in sorted(settings.aws.items()):
-        rows.append(
-            {"name": name, "flag": "", "value": _masked(name, text), "origin": "environment", "meaning": ""}
-        )
+        value = aws_variables.shown(name, text)
+        rows.append({"name": name, "flag": "", "value": value, "origin": "environment", "meaning": ""})
     return rows
-
-
-def _masked(name: str, text: str) -> str:
-    """The value of an AWS variable as it may be shown: never a secret, a token or userinfo in a URL."""
-    if name.endswith("_FILE"):
-        return text
-    if any(word in name for word in _SECRET_AWS):
-        return "****" + text[-4:] if name == "AWS_ACCESS_KEY_ID" and len(text) >= 12 else "****"
-    return re.sub(r"//[^/@]*@", "//****@", text)

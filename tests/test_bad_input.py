@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from sidecar.area.store import Store
+from sidecar.errors import StoreError
 from tests.processes import command, environ_of
 from tests.sync.pods import MakeSettings, pods
 
@@ -207,3 +210,31 @@ class mounted:
 
     def __exit__(self, *exc: Any) -> None:
         subprocess.run(["umount", str(self._path)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("AWS_ACCESS_KEY_ID", "test\n", ("ends with a line break", "echo -n")),
+        ("AWS_SECRET_ACCESS_KEY", "secret-word\r\n", ("ends with a line break",)),
+        ("AWS_SESSION_TOKEN", "a\nsecret-word", ("control character",)),
+        ("AWS_REGION", "us east{", ("us east{", "eu-west-1")),
+    ],
+)
+def test_an_aws_variable_that_no_request_can_carry(
+    name: str, value: str, words: tuple[str, ...], bucket: str, settings_for: MakeSettings
+) -> None:
+    ended = command(environ_of(settings_for(bucket, user_id="ada"), **{name: value}), "restore")
+    one_sentence(ended, 2, name, *words)
+    assert "secret-word" not in ended.stderr
+
+
+def test_a_request_that_cannot_be_written_down_is_an_error_and_no_panic(
+    bucket: str, settings_for: MakeSettings
+) -> None:
+    settings = settings_for(bucket)
+    token = {**settings.aws, "AWS_SESSION_TOKEN": "a\nb"}  # past the check of the variables
+    store = Store.connect(replace(settings, aws=token))
+    with pytest.raises(StoreError, match="cannot be written down") as caught:
+        store.head("any")
+    assert not caught.value.outage, "waiting does not help"

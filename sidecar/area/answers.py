@@ -73,9 +73,16 @@ def of_status(status: int, body: str, of_credentials: bool = False) -> Answer:
     )
 
 
-def of_obstore(error: Exception, endpoint: str) -> Answer:
+def is_panic(error: BaseException) -> bool:
+    """True where obstore's Rust gave up, as it does of a request that it cannot write down."""
+    return type(error).__name__ == "PanicException"  # of PyO3, which has no name to import it by
+
+
+def of_obstore(error: BaseException, endpoint: str) -> Answer:
     """What obstore's `error` says; a request that went elsewhere than to `endpoint` was for credentials."""
     text = str(error)
+    if is_panic(error):
+        return Answer(trouble="panic", detail=_first_line(text))
     if isinstance(error, ValueError):
         return Answer(trouble="key", detail=_first_line(text))
     if SERVICE_MARK in text:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sidecar import __version__, memory
-from sidecar.area.answers import SERVICE_MARK, Answer, of_awscrt, of_obstore, of_token_service
+from sidecar.area.answers import SERVICE_MARK, Answer, is_panic, of_awscrt, of_obstore, of_token_service
 from sidecar.area.credentials import crt_provider, lease_of, obstore_arguments, source_of
 from sidecar.area.failures import Failure, Where, failure
 from sidecar.area.ranges import AHEAD_IN_ALL
@@ -188,7 +188,7 @@ class Connection:
         target = self._target
         try:
             value = request(self._store(body_bytes))
-        except Exception as error:
+        except BaseException as error:
             if not _is_told(error):
                 raise
             answer = of_obstore(error, target.endpoint)
@@ -266,11 +266,11 @@ class Connection:
         return {names[option]: value for option, value in self._sse.items()}
 
 
-def _is_told(error: Exception) -> bool:
-    """True for what obstore raises of a request; anything else is a mistake of ours."""
+def _is_told(error: BaseException) -> bool:
+    """True for what obstore raises of a request, a panic among it; anything else is a mistake of ours."""
     from obstore.exceptions import BaseError
 
-    return isinstance(error, BaseError | OSError | ValueError)
+    return isinstance(error, BaseError | OSError | ValueError) or is_panic(error)
 
 
 def silence_seconds(body_bytes: int, patience_factor: int) -> int:

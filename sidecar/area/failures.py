@@ -111,6 +111,9 @@ def _without_answer(answer: Answer, where: Where) -> StoreError:
         return _not_s3(where, "an answer that is not S3's")
     if answer.trouble == "key":
         return StoreError(f"{where.what} failed: {answer.detail}", "such a key cannot be used; rename it")
+    if answer.trouble == "panic":
+        message = f"{where.what} failed: the request cannot be written down: {answer.detail}"
+        return StoreError(message, "look for odd characters in the credentials, the endpoint and the region")
     happened = {
         "dns": f"the name of {where.endpoint} cannot be resolved",
         "connect": f"{where.endpoint} cannot be reached",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from sidecar.errors import SettingsError
 from sidecar.settings import Settings
 
 _DEFAULT_REGION = "us-east-1"
+# Without userinfo, which would be logged, and without anything that a URL must write in another way.
+_ENDPOINT = re.compile(
+    r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?(/[A-Za-z0-9._~/-]*)?"
+)
 
 
 class Target(Struct, frozen=True):
@@ -73,8 +78,8 @@ def target_of(settings: Settings) -> Target:
 
 def _checked(endpoint: str) -> str:
     trimmed = endpoint.rstrip("/")
-    scheme, separator, rest = trimmed.partition("://")
-    if not separator or scheme not in ("http", "https") or not rest or "@" in rest or "?" in rest:
+    match = _ENDPOINT.fullmatch(trimmed)
+    if not match or int(match["port"] or 0) > 65535:
         raise SettingsError(
             "AWS_ENDPOINT_URL is not an address of the form http://host:port or https://host", "correct it"
         )

@@ -215,7 +215,20 @@ def test_a_certificate_file_that_cannot_be_used_is_a_wrong_setting(connect: Conn
         connect(aws={"AWS_CA_BUNDLE": text}).list("p/")
 
 
-@pytest.mark.parametrize("endpoint", ["127.0.0.1:9", "s3://x", "http://", "http://user:pw@127.0.0.1:9"])
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "127.0.0.1:9",
+        "s3://x",
+        "http://",
+        "http://user:pw@127.0.0.1:9",
+        "http://127.0.0.1:99999",
+        "http://[::1",
+        "http://a b",
+        'http://127.0.0.1:{"port": 9}',
+        "http://127.0.0.1:9/a{b",
+    ],
+)
 def test_an_endpoint_that_is_no_address_is_a_wrong_setting(connect: Connect, endpoint: str) -> None:
     with pytest.raises(SettingsError, match="AWS_ENDPOINT_URL") as caught:
         connect(endpoint=endpoint)
