@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sidecar import __version__, logs, settings
+from sidecar import __version__, logs, memory, settings
 from sidecar.errors import SettingsError, SidecarError, UserError
 from sidecar.logs import log
 
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     chosen = _parser(words).parse_args(words)
     logs.set_up()
+    memory.give_back()
     try:
         return _ended(chosen)
     except (SettingsError, UserError) as error:

@@ -1,4 +1,4 @@
-"""Freed memory goes back to the node.
+"""Freed memory goes back to the node. It is the process's own affair: only the command line calls this.
 
 glibc raises the size from which it maps blocks by themselves whenever such a block is freed
 (https://man7.org/linux/man-pages/man3/mallopt.3.html, "dynamic adjustment of the mmap threshold"). After the
@@ -8,15 +8,12 @@ restore of 600 MiB peaked at 204 MiB, and at 95 with the threshold held where it
 
 from __future__ import annotations
 
-from functools import cache
-
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _THRESHOLD_BYTES = 128 * 1024
 
 
-@cache
 def give_back() -> None:
-    """Hold the thresholds; done once for the process, and nothing where the C library has no such call."""
+    """Hold the thresholds; nothing where the C library has no such call."""
     import ctypes
 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sidecar import __version__, memory
+from sidecar import __version__
 from sidecar.area.answers import SERVICE_MARK, Answer, is_panic, of_awscrt, of_obstore, of_token_service
 from sidecar.area.credentials import crt_provider, lease_of, obstore_arguments, source_of
 from sidecar.area.failures import Failure, Where, failure
@@ -49,8 +49,6 @@ class Connection:
     def __init__(self, settings: Settings, *, lasting: bool = False) -> None:
         # Now, by one thread: a second one that imports it meanwhile finds the module half made.
         import obstore.exceptions  # noqa: F401
-
-        memory.give_back()
 
         self._aws = settings.aws
         self._target = target_of(settings)

@@ -46,36 +46,3 @@ def test_a_large_object_goes_both_ways_in_bounded_memory(
     )
     assert child.returncode == 0, child.stderr
     assert int(child.stdout) * 1024 < size * 2 // 3, "the body was held in memory"
-
-
-_MANY = """
-import os, threading
-from pathlib import Path
-from sidecar.area.objects import IfAbsent
-from sidecar.area.store import Store
-from sidecar.settings import load
-
-store = Store.connect(load(os.environ))
-store.put("p/body", os.urandom(6 * 1024 * 1024), condition=IfAbsent(), metadata={})
-def read():
-    for _ in range(4):
-        with store.open("p/body") as download:
-            assert len(download.read()) == 6 * 1024 * 1024
-threads = [threading.Thread(target=read) for _ in range(12)]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-status = Path("/proc/self/status").read_text()
-print(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")))
-"""
-
-
-def test_what_was_freed_is_given_back(
-    bucket: str, settings_for: Callable[..., Settings], tmp_path: Path
-) -> None:
-    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "S3_WORKSPACE_BUCKET": bucket}
-    environ |= settings_for(bucket).aws
-    child = subprocess.run(
-        [sys.executable, "-c", _MANY], env=environ, capture_output=True, text=True, check=False
-    )
-    assert child.returncode == 0, child.stderr
-    assert int(child.stdout) * 1024 < 40 * MIB, "bodies of 6 MiB were freed and kept"
