@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.counting import Wiretap
 from sidecar.settings import OPTIONS
 from sidecar.sync.ledger import Ledger
 from tests.processes import Sidecar, command, environ_of, free_port
@@ -382,3 +383,14 @@ def test_every_command_and_every_flag_of_its_own_is_documented() -> None:
         section = document.partition(f"\n## {name.split()[0]}")[2].partition("\n## ")[0]
         own = set(re.findall(r"^  (--[a-z-]+)", usage, re.MULTILINE)) - shared
         assert {flag for flag in own if flag not in section} == set(), name
+
+
+def test_a_start_with_an_empty_area_asks_little(bucket: str, settings_for: MakeSettings) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    with Wiretap(settings.aws["AWS_ENDPOINT_URL"], 0) as tap:
+        ended = command(environ_of(settings, AWS_ENDPOINT_URL=tap.endpoint), "restore")
+        assert ended.returncode == 0, ended.stderr
+        asked = tap.take().requests
+    assert set(asked) == {"GET", "LIST"}
+    assert asked["LIST"] == 4, "the journal and the objects, each empty answer confirmed"
+    assert asked["GET"] <= 3, "tombstone, manifest, and a proof that it is S3 if nothing else was one yet"

@@ -8,7 +8,7 @@ a key is beyond it, the exact listing is made (`sidecar.area.exact_listing`), fo
 
 from __future__ import annotations
 
-import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sidecar.area.connection import Connection
@@ -17,6 +17,7 @@ from sidecar.area.heads import head
 from sidecar.area.objects import Listing, ObjectInfo, SkippedKey
 from sidecar.area.patience import Patience
 from sidecar.area.proof import prove
+from sidecar.beside import Beside
 from sidecar.names import path_problem
 
 if TYPE_CHECKING:
@@ -28,17 +29,29 @@ _PAGE = 1000
 _FEW_SUSPECTS = 8
 
 
-def listing(connection: Connection, prefix: str, patience: Patience) -> Listing:
-    """All keys under `prefix`, which ends with a slash."""
+def listing(connection: Connection, prefix: str, patience: Patience, *, expected: bool = True) -> Listing:
+    """All keys under `prefix`, which ends with a slash.
+
+    An empty answer is asked for twice: at the same time where nothing is `expected`, otherwise afterwards.
+    """
     what = f"listing s3://{connection.target.bucket}/{prefix}"
-    try:
+
+    def ask() -> list[ObjectInfo]:
         found = patience.attempt(lambda: connection.call(what, lambda store: _all(store, prefix)))
+        connection.traffic.count("list", requests=1 + len(found) // _PAGE)
+        return found
+
+    second = None if expected else Beside(ask)
+    try:
+        found = ask()
+        again = found or (second.result() if second else ask())
     except _BeyondObstore:
         return _exact(connection, prefix, patience)
-    pages = 1 + len(found) // _PAGE
-    connection.traffic.count("list", requests=pages)
+    if not again:
+        prove(connection, prefix, patience, what)
+        return Listing({})
     if not found:
-        return _confirmed_empty(connection, prefix, patience, what)
+        return _exact(connection, prefix, patience)
     connection.prove()
     if len(found) % _PAGE == 0 and _goes_on(connection, prefix, found[-1].key, patience, what):
         return _exact(connection, prefix, patience)  # it ended for want of a continuation token
@@ -91,24 +104,9 @@ def _suspects(found: list[ObjectInfo]) -> set[str]:
 
 def _verified(connection: Connection, suspects: set[str], patience: Patience) -> dict[str, ObjectInfo | None]:
     """What each suspect is: the object by that very key, or None for a marker."""
-    found: dict[str, ObjectInfo | None] = {}
-    problems: list[Exception] = []
-
-    def ask(key: str) -> None:
-        try:
-            answer = head(connection, key, patience)
-            found[key] = answer.info if answer else None
-        except Exception as problem:
-            problems.append(problem)
-
-    threads = [threading.Thread(target=ask, args=(key,), daemon=True) for key in suspects]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if problems:
-        raise problems[0]
-    return found
+    asked = {key: Beside(partial(head, connection, key, patience)) for key in suspects}
+    answers = {key: one.result() for key, one in asked.items()}
+    return {key: answer.info if answer else None for key, answer in answers.items()}
 
 
 def _sorted_out(prefix: str, found: dict[str, ObjectInfo | None]) -> Listing:
@@ -128,16 +126,6 @@ def _exact(connection: Connection, prefix: str, patience: Patience) -> Listing:
     from sidecar.area.exact_listing import exact_listing
 
     return exact_listing(connection, prefix, patience)
-
-
-def _confirmed_empty(connection: Connection, prefix: str, patience: Patience, what: str) -> Listing:
-    """The empty listing, or what was really there: asked once more, and of a server that is S3."""
-    again = patience.attempt(lambda: connection.call(what, lambda store: _all(store, prefix)))
-    connection.traffic.count("list")
-    if again:
-        return _exact(connection, prefix, patience)
-    prove(connection, prefix, patience, what)
-    return Listing({})
 
 
 def check(connection: Connection, prefix: str, patience: Patience) -> None:

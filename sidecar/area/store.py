@@ -114,19 +114,20 @@ class Store:
         """Have `listener` told of every request from now on."""
         self._connection.traffic.listener = listener
 
-    def list(self, prefix: str, *, exact: bool = False) -> Listing:
+    def list(self, prefix: str, *, exact: bool = False, expected: bool = True) -> Listing:
         """All keys under `prefix`, whole segments only: ``a/USER/`` never lists ``a/USER2/``.
 
         Parameters
         ----------
         exact: slower; also finds a marker with content, and the archived. For when a listed key is missing.
+        expected: False where nothing is likely to be there: that is then found out in one round trip.
         """
         segment = prefix.rstrip("/") + "/"
         if exact:
             from sidecar.area.exact_listing import exact_listing
 
             return exact_listing(self._connection, segment, self._patience())
-        return listing(self._connection, segment, self._patience())
+        return listing(self._connection, segment, self._patience(), expected=expected)
 
     def children(self, prefix: str) -> tuple[str, ...]:
         """The names of the directories right below `prefix` (which ends in ``/``), sorted.

@@ -85,7 +85,7 @@ def checkpoint(
     begun = time.monotonic()
     scan = scan_home(workspace.home, workspace.rules, max_file_bytes=workspace.max_file_bytes)
     scanned(scan)
-    if listing is not None:
+    if listing is not None and listing.objects:
         adopt(workspace, listing, picture.read_if_any(workspace), scan)
     dirty, refused = _eligible(workspace, scan)
     if dry_run:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from msgspec.structs import replace
 
 from sidecar.area.objects import Listing
+from sidecar.beside import Beside
 from sidecar.errors import AccessDenied, SidecarError
 from sidecar.home.entries import Scan
 from sidecar.logs import log
@@ -69,11 +71,12 @@ def initial_sync(
     """
     if workspace.ledger.header.restored:
         return SyncResult(workspace.user_id, synced=True, action="already_synced")
-    _begin(workspace)
+    begun = _begin_beside(workspace)
     log.info("Checking if .claude data exists in S3: %s", workspace.objects_url)
     prefetch = Prefetch(workspace, packs=not dry_run)
     # The journal first, the objects after: what a checkpoint folds meanwhile is seen by one of the two.
     journal = wait_for_the_living(workspace, seconds=0 if dry_run else WAIT_FOR_OTHERS_SECONDS)
+    begun.result()
     listing = area_listing(workspace)
     if listing.objects or journal.keys:
         return _restore(workspace, journal, listing, prefetch, watcher, stop, dry_run)
@@ -81,7 +84,8 @@ def initial_sync(
         "No .claude data found in S3 for user %s, checking for local .claude data to backup",
         workspace.user_id,
     )
-    backup = backup_home(workspace, watcher=watcher, stop=stop, dry_run=dry_run)
+    workspace.ledger.set_header(replace(workspace.ledger.header, foreign_entries=journal.denied))
+    backup = backup_home(workspace, listing=listing, watcher=watcher, stop=stop, dry_run=dry_run)
     if backup.error:
         return _first_backup(backup, "failed")
     if not dry_run:
@@ -120,9 +124,10 @@ def restore_area(
     dry_run: bool = False,
 ) -> SyncResult:
     """Bring into the home what it lacks of the area, whatever the ledger says of earlier restores."""
-    _begin(workspace)
+    begun = _begin_beside(workspace)
     prefetch = Prefetch(workspace, packs=not dry_run)
     journal = read_journal(workspace)
+    begun.result()
     return _restore(workspace, journal, area_listing(workspace), prefetch, watcher, stop, dry_run)
 
 
@@ -154,6 +159,7 @@ def _restore(
 def backup_home(
     workspace: Workspace,
     *,
+    listing: Listing | None = None,
     before: Callable[[], None] = lambda: None,
     watcher: Watcher = nobody,
     stop: Callable[[], bool] = lambda: False,
@@ -162,7 +168,10 @@ def backup_home(
     dry_run: bool = False,
     pack: bool = True,
 ) -> BackupResult:
-    """A checkpoint, with its log lines where it moved something; `before` is called ahead of the first."""
+    """A checkpoint, with its log lines where it moved something; `before` is called ahead of the first.
+
+    `listing`: what the area holds, if that was just found out; a ledger that does not know it asks otherwise.
+    """
 
     from sidecar.sync.checkpoint import checkpoint  # late: a restore has no use for it
 
@@ -172,7 +181,8 @@ def backup_home(
 
     _begin(workspace)
     header = workspace.ledger.header
-    listing = None if header.restored or header.compared else area_listing(workspace)
+    if listing is None and not (header.restored or header.compared):
+        listing = area_listing(workspace)
     workspace.announce_first_move(announce)
     try:
         result = checkpoint(
@@ -215,6 +225,11 @@ def _begin(workspace: Workspace) -> None:
     """What a ledger notes before it learns anything; later, nothing."""
     tombstones.meet(workspace)
     deletions.note_home(workspace)
+
+
+def _begin_beside(workspace: Workspace) -> Beside[None]:
+    """The same while the journal is read, from which a ledger learns nothing yet."""
+    return Beside(partial(_begin, workspace), one_by_one=workspace.settings.concurrency == 1)
 
 
 def _warn(workspace: Workspace, result: BackupResult) -> None:

@@ -63,7 +63,7 @@ def read_journal(workspace: Workspace) -> Journal:
 
 def _listed(workspace: Workspace) -> dict[tuple[str, int], ObjectInfo]:
     prefix = workspace.keys.journal
-    listing = workspace.store.list(prefix)
+    listing = workspace.store.list(prefix, expected=False)
     named = ((journal.parsed(key[len(prefix) :]), info) for key, info in listing.objects.items())
     return {name: info for name, info in named if name}
 

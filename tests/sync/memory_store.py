@@ -240,7 +240,7 @@ class MemoryStore:
     def requests(self) -> dict[str, Flow]:
         return self._traffic.snapshot()
 
-    def list(self, prefix: str, *, exact: bool = False) -> Listing:
+    def list(self, prefix: str, *, exact: bool = False, expected: bool = True) -> Listing:
         segment = prefix.rstrip("/") + "/"
         self._reads("list", segment)
         objects: dict[str, ObjectInfo] = {}
