@@ -6,18 +6,19 @@ Each command imports what it needs when it runs: an init container pays for ever
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sidecar import __version__, logs, memory, settings
+from sidecar import logs, memory, settings
+from sidecar.arguments import parse
 from sidecar.errors import SettingsError, SidecarError, UserError
 from sidecar.logs import log
 
 if TYPE_CHECKING:
+    import argparse
+
     from sidecar.settings import Settings
 
 DONE, FAILED, WRONG_USE, PARTLY = 0, 1, 2, 3
@@ -26,7 +27,7 @@ DONE, FAILED, WRONG_USE, PARTLY = 0, 1, 2, 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Every expected error ends as one sentence."""
     words = sys.argv[1:] if arguments is None else arguments
-    chosen = _parser(words).parse_args(words)
+    chosen = parse(words)
     logs.set_up()
     memory.give_back()
     try:
@@ -45,90 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ended(chosen: argparse.Namespace) -> int:
-    if chosen.command in (_run, _demo):  # they end in an order of their own
-        return int(chosen.command(chosen))
+    command = _COMMANDS[chosen.name]
+    if command in (_run, _demo):  # they end in an order of their own
+        return command(chosen)
     from sidecar.commands.interruption import until_signalled
 
-    return until_signalled(chosen.name, lambda: int(chosen.command(chosen)))
-
-
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="claude-sidecar",
-        description="Makes a pod's .claude directory outlive the pod.",
-        epilog="Every setting is also an environment variable: see claude-sidecar config.",
-    )
-    parser.add_argument("--version", action="version", version=f"claude-sidecar {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    add = partial(_add, frozenset(arguments), commands)
-    restore = add("restore", "bring the area into the home, before the agent starts", _restore, dry_run=True)
-    backup = add("backup", "bring the area up to date with the home", _backup, dry_run=True)
-    for asking in (restore, backup):
-        asking.add_argument(
-            "--token-file", metavar="FILE", help="the user's token, if a running sidecar asks"
-        )
-    verify = add("verify", "compare home, ledger and area by content; change nothing", _verify)
-    verify.add_argument(
-        "--sample", default="100%", metavar="N%", help="read only N%% of the files that look untouched"
-    )
-    verify.add_argument("--seed", metavar="TEXT", help="what draws the sample [the day, in UTC]")
-    _add_conflicts(frozenset(arguments), commands)
-    forget = add("forget", "erase a user's whole area for good, every version of it", _forget)
-    forget.add_argument("--user", dest="set_user_id", metavar="USER", help="whom to forget")
-    forget.add_argument("--yes", action="store_true", help="erase; without it, only say what that would be")
-    forget.add_argument("--force", action="store_true", help="even if somebody may still be writing")
-    journal = add("journal", "what was flushed and not folded yet", _journal)
-    journal.add_argument("what", choices=("ls", "show"), help="list the entries, or show one")
-    journal.add_argument("entry", nargs="?", metavar="WRITER/SEQUENCE", help="the entry to show")
-    checkpoint = add("checkpoint", "fold the journals of a bucket into its objects", _checkpoint)
-    checkpoint.add_argument("--all-users", action="store_true", required=True, help="of every user")
-    hooks = add("hooks", "print or install the client's hooks that call the sidecar", _hooks)
-    hooks.add_argument("--install", metavar="FILE", help="merge them into this settings file")
-    hooks.add_argument("--token-variable", metavar="NAME", help="environment variable that holds the token")
-    add("drain", "tell this pod's sidecar that the end is near", _drain)
-    add("run", "serve: triggers, interval backups, the last flush", _run)
-    add("config", "print every setting with its value and where it comes from", _config)
-    add("demo", "two pods' lives against an embedded S3 server", _demo, settings_flags=False)
-    return parser
-
-
-def _add_conflicts(words: frozenset[str], commands: Any) -> None:
-    meaning = "what was displaced and is kept: list it, show a difference, take a version back"
-    conflicts = commands.add_parser("conflicts", help=meaning, description=meaning)
-    kinds = conflicts.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    add = partial(_add, words, kinds)
-    add("ls", "list what is kept under conflicts/, the newest first", _conflicts_ls)
-    show = add("show", "show how a kept version differs from the current object", _conflicts_show)
-    show.add_argument("word", metavar="PATH|ID", help="a path, or an id from conflicts ls")
-    show.add_argument("--lines", type=int, default=200, metavar="N", help="at most N lines, 0 for all [200]")
-    take = add("take", "make a kept version the current one; what it displaces is kept", _conflicts_take)
-    take.add_argument("word", metavar="ID", help="an id from conflicts ls")
-    take.add_argument("--bucket-only", action="store_true", help="leave the home alone")
-
-
-def _add(
-    words: frozenset[str],
-    commands: Any,
-    name: str,
-    meaning: str,
-    command: Any,
-    *,
-    dry_run: bool = False,
-    settings_flags: bool = True,
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=meaning, description=meaning)
-    parser.set_defaults(command=command, name=name)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
-    if dry_run:
-        parser.add_argument("--dry-run", action="store_true", help="say what would move, move nothing")
-    if settings_flags and name in words:  # those of all commands take 9 ms to make
-        group = parser.add_argument_group("settings", "each overrides its environment variable")
-        for option in settings.OPTIONS:
-            help_text = f"{option.meaning} [{option.variable}]"
-            group.add_argument(
-                option.flag, dest=f"set_{option.field}", metavar=option.metavar, help=help_text
-            )
-    return parser
+    return until_signalled(chosen.name, lambda: command(chosen))
 
 
 def _settings(chosen: argparse.Namespace) -> Settings:
@@ -274,6 +197,24 @@ def _print_json(value: Any) -> None:
     import orjson
 
     sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "restore": _restore,
+    "backup": _backup,
+    "verify": _verify,
+    "conflicts ls": _conflicts_ls,
+    "conflicts show": _conflicts_show,
+    "conflicts take": _conflicts_take,
+    "forget": _forget,
+    "journal": _journal,
+    "checkpoint": _checkpoint,
+    "hooks": _hooks,
+    "drain": _drain,
+    "run": _run,
+    "config": _config,
+    "demo": _demo,
+}
 
 
 if __name__ == "__main__":
