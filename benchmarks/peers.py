@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -88,7 +89,6 @@ class ClaudeSidecar:
     def _command(self, word: str, site: Site, home: Path) -> Command:
         environ = {
             **site.environ,
-            "PYTHONPATH": str(ROOT),
             "S3_WORKSPACE_BUCKET": site.bucket,
             "CLAUDE_SIDECAR_USER_ID": USER,
             "CLAUDE_SIDECAR_HOME": str(home),
@@ -97,9 +97,11 @@ class ClaudeSidecar:
         }
         if self.engine != "native":
             environ["CLAUDE_SIDECAR_ENGINE"] = self.engine
-        # What the installed script does; a checkout needs no installation for it.
-        start = "import sys; from sidecar.cli import main; sys.exit(main())"
-        return Command((sys.executable, "-c", start, word), environ, cwd=site.state)
+        # What the script in the image does. A development environment starts slower: its .pth files run code.
+        packages = sysconfig.get_path("purelib")
+        found = f"import site, sys; sys.path[:0] = {[str(ROOT), packages]!r}"
+        start = f"{found}; from sidecar.cli import main; sys.exit(main())"
+        return Command((sys.executable, "-I", "-S", "-c", start, word), environ, cwd=site.state)
 
 
 class ClaudeSidecarByS5cmd(ClaudeSidecar):
