@@ -14,9 +14,21 @@ _THRESHOLD_BYTES = 128 * 1024
 
 def give_back() -> None:
     """Hold the thresholds; nothing where the C library has no such call."""
+    _call("mallopt", _M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
+    _call("mallopt", _M_TRIM_THRESHOLD, _THRESHOLD_BYTES)
+
+
+def trim() -> None:
+    """Give back what lies free between what is used, in every heap: some milliseconds.
+
+    After a first backup of 5,000 files that is 7 of 65 MiB: each of the many threads had a heap.
+    """
+    _call("malloc_trim", 0)
+
+
+def _call(name: str, *arguments: int) -> None:
     import ctypes
 
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _THRESHOLD_BYTES)
+    function = getattr(ctypes.CDLL(None), name, None)
+    if function is not None:
+        function(*arguments)

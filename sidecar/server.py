@@ -12,20 +12,22 @@ import os
 import random
 import signal
 import time
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
-from sidecar import termination
+from sidecar import memory, termination
 from sidecar.api.identity import Verifier
 from sidecar.api.listeners import Listeners
 from sidecar.api.metrics import Metrics
 from sidecar.area.traffic import Listener
+from sidecar.beside import Beside
 from sidecar.errors import SidecarError
 from sidecar.logs import log
 from sidecar.settings import Settings
 from sidecar.sync.claude_sync_manager import ClaudeSyncManager
 from sidecar.sync.observers import Observers
 from sidecar.sync.restore_note import taken
+from sidecar.sync.results import BackupResult, SyncResult
 
 DONE, FAILED = 0, 1
 # Kept back from the grace period for the end itself: the termination message and the exit.
@@ -34,6 +36,7 @@ MARGIN_SECONDS = 1.0
 LEAST_SECONDS = 1.5
 _RETRY_SECONDS = (2.0, 60.0)
 _RENEWAL_SECONDS = 30.0
+_MANY_FILES = 100
 
 
 def run(settings: Settings, held: Sequence[int] = ()) -> int:
@@ -44,15 +47,29 @@ def run(settings: Settings, held: Sequence[int] = ()) -> int:
     return asyncio.run(_Server(settings, held).serve())
 
 
+Result = TypeVar("Result", SyncResult, BackupResult)
+
+
+def _and_trim(count: Callable[[Result], None]) -> Callable[[Result], None]:
+    """`count`; after a large operation, also the memory that it took goes back."""
+
+    def counted(result: Result) -> None:
+        count(result)
+        if result.files >= _MANY_FILES:
+            Beside(memory.trim)
+
+    return counted
+
+
 class _Server:
     def __init__(self, settings: Settings, held: Sequence[int]) -> None:
         self._settings = settings
         self._held = held
         self._metrics = Metrics()
         observers = Observers(
-            synced=self._metrics.restored,
+            synced=_and_trim(self._metrics.restored),
             flushed=self._metrics.flushed,
-            checkpointed=self._metrics.checkpointed,
+            checkpointed=_and_trim(self._metrics.checkpointed),
             fell_back=self._metrics.watch_fallback,
             missed=self._metrics.watch_missed,
             store=Listener(self._metrics.s3_answered, self._metrics.s3_moved),

@@ -185,7 +185,7 @@ def _run(
         weight = min(stat.size, MEMORY_BYTES) * 2
         return Job(stat.path, weight, lambda: ship(workspace, stat, contested=stat.path in contested))
 
-    return run_jobs([job(stat) for stat in stats], workers=workspace.settings.concurrency, stop=stop)
+    return run_jobs(map(job, stats), workers=workspace.settings.concurrency, stop=stop)
 
 
 def _count(done: Done[Shipped], tally: _Tally, size: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from typing import Generic, TypeVar
 
 from msgspec import Struct
@@ -85,16 +86,20 @@ class _Pool(Generic[T]):
     def __init__(
         self, jobs: Iterable[Job[T]], workers: int, bytes_in_flight: int, stop: Callable[[], bool]
     ) -> None:
-        self._waiting: deque[Job[T]] = deque(jobs)
+        self._waiting = iter(jobs)
         self._gate = _Gate(bytes_in_flight)
         self._stop = stop
         self._halted = threading.Event()
         self._lock = threading.Lock()
-        self.total = len(self._waiting)
         self.ends: deque[Done[T]] = deque()
+        self.problem: BaseException | None = None
         self.over = threading.Event()
-        self._at_work = min(workers, self.total)
-        for number in range(self._at_work):
+        first = list(islice(self._waiting, workers))
+        self._waiting = chain(first, self._waiting)
+        self._at_work = len(first)
+        if not first:
+            self.over.set()
+        for number in range(len(first)):
             threading.Thread(target=self._work, name=f"transfer-{number}", daemon=True).start()
 
     def halt(self) -> None:
@@ -105,14 +110,14 @@ class _Pool(Generic[T]):
         try:
             while (job := self._next()) is not None:
                 self.ends.append(self._end_of(job))
+        except BaseException as error:  # `jobs` itself failed
+            self.problem = error
         finally:
             self._leave()
 
     def _next(self) -> Job[T] | None:
-        try:
-            return self._waiting.popleft()
-        except IndexError:
-            return None
+        with self._lock:  # made when it is due: thousands of jobs that wait would be memory
+            return next(self._waiting, None)
 
     def _leave(self) -> None:
         with self._lock:
@@ -143,14 +148,17 @@ def run_jobs(
 ) -> Iterator[Done[T]]:
     """Run `jobs` in their order of start on up to `workers` threads; yield the ends soon after they came.
 
+    A job is taken from `jobs` when a worker is free for it, in that thread; what `jobs` raises is raised here.
+
     After an error that concerns all jobs, and as soon as `stop()` is true, no further job starts: the rest is
     yielded with ``started=False``. Work already begun is waited for, unless the caller leaves the loop.
     """
     pool = _Pool(jobs, workers, bytes_in_flight, stop)
     try:
-        for _ in range(pool.total):
-            while not pool.ends:
-                pool.over.wait(_LOOK_SECONDS)
-            yield pool.ends.popleft()
+        while not (pool.over.wait(_LOOK_SECONDS) and not pool.ends):
+            while pool.ends:
+                yield pool.ends.popleft()
+        if pool.problem:
+            raise pool.problem
     finally:
         pool.halt()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -83,3 +83,34 @@ def test_the_bytes_in_flight_stay_within_their_bound_and_what_is_larger_runs_alo
     ends = list(run_jobs(jobs, workers=8, bytes_in_flight=100))
     assert [done.error for done in ends] == [None] * 20
     assert most == 2
+
+
+def test_a_job_is_made_when_a_worker_is_free_for_it() -> None:
+    alive, most = 0, 0
+    lock = threading.Lock()
+
+    def made() -> Iterator[Job[int]]:
+        nonlocal alive, most
+        for number in range(200):
+            with lock:
+                alive += 1
+                most = max(most, alive)
+            yield Job(str(number), 0, finish)
+
+    def finish() -> int:
+        nonlocal alive
+        with lock:
+            alive -= 1
+        return 1
+
+    assert len(list(run_jobs(made(), workers=4))) == 200
+    assert most <= 4 + 4, "made ahead of its time"
+
+
+def test_what_the_jobs_themselves_raise_is_not_taken_for_their_end() -> None:
+    def made() -> Iterator[Job[int]]:
+        yield from _jobs(3, lambda number: number)
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        list(run_jobs(made(), workers=2))
