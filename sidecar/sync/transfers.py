@@ -148,7 +148,7 @@ def run_jobs(
 ) -> Iterator[Done[T]]:
     """Run `jobs` in their order of start on up to `workers` threads; yield the ends soon after they came.
 
-    A job is taken from `jobs` when a worker is free for it, in that thread; what `jobs` raises is raised here.
+    A job is taken from `jobs` when a worker is free, in that thread; what `jobs` raises is raised here.
 
     After an error that concerns all jobs, and as soon as `stop()` is true, no further job starts: the rest is
     yielded with ``started=False``. Work already begun is waited for, unless the caller leaves the loop.
