@@ -15,7 +15,7 @@ from tests.processes import command, environ_of
 from tests.sync.pods import MakeSettings, pods
 
 needs_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="only root can become another user, or mount a volume"
+    os.geteuid() != 0, reason="needs to become another user, or to mount a volume: run the tests as root"
 )
 
 

@@ -19,7 +19,9 @@ from tests.processes import Sidecar, command, environ_of
 from tests.running import eventually, metrics
 from tests.sync.pods import MakeSettings
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as several users")
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs to act as several users: run the tests as root"
+)
 
 LOG = "projects/-w/s.jsonl"
 AGENT, STRANGER = 1234, 65533

@@ -16,7 +16,7 @@ IS_ROOT = os.geteuid() == 0
 needs_modern_kernel = pytest.mark.skipif(
     "SIDECAR_TEST_OLD_KERNEL" in os.environ, reason="without the renames of today that moment stays open"
 )
-needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root can act as several users")
+needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs to act as several users: run the tests as root")
 
 
 @pytest.fixture

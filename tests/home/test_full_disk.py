@@ -26,7 +26,10 @@ def can_mount() -> bool:
 @pytest.fixture
 def own_mounts() -> tuple[str, ...]:
     if not can_mount():
-        pytest.skip("no mount namespace here")
+        pytest.skip(
+            "needs a mount namespace (unshare, of util-linux): run the tests as root with CAP_SYS_ADMIN, or "
+            "where users may have namespaces"
+        )
     return _OWN_MOUNTS
 
 

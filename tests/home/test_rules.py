@@ -326,7 +326,7 @@ def trees(names: st.SearchStrategy[str]) -> st.SearchStrategy[set[str]]:
     return paths.map(lambda found: {p for p in found if not any(o.startswith(p + "/") for o in found)})
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is the reference")
+@pytest.mark.skipif(shutil.which("git") is None, reason="git, which is the reference, is not installed")
 @given(trees(_GIT_NAMES), _GIT_PATTERNS)
 @example({"keep.log/b/x.log/keep.log"}, ("*.log", "!keep.log"))
 @example({"b/x.log/b/x.log"}, ("**/b/**", "!x.log"))

@@ -722,7 +722,10 @@ def test_without_watches_for_all_directories_it_goes_round(root: Path) -> None:
     limit = "/proc/sys/user/max_inotify_watches"
     probe = subprocess.run([*prefix, "sh", "-c", f"echo 10 > {limit}"], capture_output=True, check=False)
     if probe.returncode:
-        pytest.skip("no user namespace here")
+        pytest.skip(
+            f"needs a user namespace whose {limit} can be set: run the tests as root with CAP_SYS_ADMIN, or "
+            "where users may have namespaces"
+        )
     for i in range(20):
         put(root, f"projects/{i}/a.jsonl")
     fallback = run_child(
@@ -754,7 +757,10 @@ def test_the_type_is_found_behind_a_name_that_is_written_in_another_way(tmp_path
     prefix = ("unshare", "--mount") if IS_ROOT else ("unshare", "--map-root-user", "--mount")
     mounted = f'mount -t ramfs ramfs "{point}"'.replace("\\", "\\\\")
     if subprocess.run([*prefix, "sh", "-c", mounted], capture_output=True, check=False).returncode:
-        pytest.skip("no mount namespace here")
+        pytest.skip(
+            "needs a mount namespace (unshare, of util-linux): run the tests as root with CAP_SYS_ADMIN, or "
+            "where users may have namespaces"
+        )
     source = """
 import subprocess
 from sidecar.home import notices

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 models = pytest.importorskip(
-    "kubernetes.client.models", reason="the injector extra (the Kubernetes client) is not installed"
+    "kubernetes.client.models", reason="install the extra named injector: the Kubernetes client is in it"
 )
 
 KINDS = {
