@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ from tests.sync import machine_points
 from tests.sync.machine import LOGS, SETTINGS, Life, World
 from tests.sync.machine_truth import lines_of
 from tests.sync.memory_store import Fate
-from tests.sync.test_protocol_rules import Rule, in_a_world, object_of
+from tests.sync.rules import Rule, both_ways, in_a_world, object_of
 
 LOG, OTHER_LOG = LOGS
 OBJECT = f"user_data/ada/.claude/{LOG}"
@@ -434,17 +433,4 @@ RULES = (
     Rule("20, the journal before the ledger", in_a_world(a_flush_does_not_arrive), the_ledger_first),
 )
 
-
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-def test_with_the_rule_the_story_ends_well(rule: Rule, tmp_path: Path) -> None:
-    rule.ends_well(tmp_path)
-
-
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-def test_without_the_rule_something_is_lost(
-    rule: Rule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rule.without(monkeypatch)
-    with pytest.raises(AssertionError) as told:
-        rule.ends_well(tmp_path)
-    print(rule.name, "->", str(told.value).split("\n")[0][:200])
+test_with_the_rule_the_story_ends_well, test_without_the_rule_something_is_lost = both_ways(RULES)

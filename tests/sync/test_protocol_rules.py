@@ -1,7 +1,6 @@
 """Each rule of the protocol has a story that ends well, and ends badly where the rule is taken out.
 
-A rule is a name, a story in a small world, and its removal: the one decision replaced by the naive one. The
-journal's rules (10, 12 to 15, and 16 where it speaks of entries) are told in `test_journal_rules`.
+The journal's rules (10, 12 to 15, and 16 where it speaks of entries) are told in `test_journal_rules`.
 """
 
 from __future__ import annotations
@@ -9,8 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,47 +18,18 @@ from sidecar.sync.bodies import Bytes
 from sidecar.sync.compare import TranscriptStep, Version, Winner, transcript_step
 from sidecar.sync.marks import Mark
 from sidecar.sync.workspace import Workspace
-from tests.sync.machine import LOGS, SETTINGS, Life, World, world_in
-from tests.sync.machine_scenes import SCENES, play
+from tests.sync.machine import LOGS, SETTINGS, Life, World
+from tests.sync.machine_scenes import SCENES
 from tests.sync.machine_truth import lines_of
 from tests.sync.memory_store import MemoryBucket, MemoryStore
+from tests.sync.rules import Rule, both_ways, in_a_world, in_the_middle, object_of
 
 LOG = LOGS[0]
 PUT_LOG = f"put user_data/ada/.claude/{LOG}"
 HOUR = 3600
-Story = Callable[[Path], None]
-Removal = Callable[[pytest.MonkeyPatch], None]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """``ends_well`` is the story; ``without`` takes the rule out."""
-
-    name: str
-    ends_well: Story
-    without: Removal
 
 
 # -- stories
-
-
-def in_a_world(story: Callable[[World, Life, Life], None], **options: Any) -> Story:
-    def told(place: Path) -> None:
-        with world_in(place, **options) as world:
-            story(world, *world.pods)
-            world.assert_unbroken()
-            world.settle()
-
-    return told
-
-
-def in_the_middle(scene: str, point: str, what: str, *, tiny_blocks: bool = False) -> Story:
-    """A scene with `what` happening where its operation comes to `point`."""
-    return lambda place: play(SCENES[scene], place, point, what, LOG, tiny_blocks=tiny_blocks)
-
-
-def object_of(world: World, path: str) -> bytes:
-    return world.bucket.objects[world.keys.object(path)].body
 
 
 def both_write(world: World, a: Life, b: Life) -> None:
@@ -400,17 +368,4 @@ RULES = (
     Rule("20, the bucket before the ledger", in_a_world(a_backup_is_killed), the_ledger_first),
 )
 
-
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-def test_with_the_rule_the_story_ends_well(rule: Rule, tmp_path: Path) -> None:
-    rule.ends_well(tmp_path)
-
-
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-def test_without_the_rule_something_is_lost(
-    rule: Rule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rule.without(monkeypatch)
-    with pytest.raises(AssertionError) as told:
-        rule.ends_well(tmp_path)
-    print(rule.name, "->", str(told.value).split("\n")[0][:200])
+test_with_the_rule_the_story_ends_well, test_without_the_rule_something_is_lost = both_ways(RULES)
