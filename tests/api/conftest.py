@@ -13,7 +13,7 @@ import pytest
 from sidecar.logs import log
 from sidecar.settings import Settings
 from tests.api.serving import Api, closed, opened, settings
-from tests.api.signing import Signer
+from tests.api.signing import SECRET, Signer
 
 Serve = Callable[..., Awaitable[Api]]
 
@@ -49,6 +49,25 @@ def many(signer: Signer, tmp_path: Path) -> Settings:
     return settings(
         user_id=None, home="/home/{user_id}/.claude", jwt_public_key_file=signer.public_pem_file(tmp_path)
     )
+
+
+@pytest.fixture
+def pem(signer: Signer, tmp_path: Path) -> dict[str, Any]:
+    return {"user_id": None, "jwt_public_key_file": signer.public_pem_file(tmp_path)}
+
+
+@pytest.fixture
+def jwks(signer: Signer, tmp_path: Path) -> dict[str, Any]:
+    file = tmp_path / "jwks.json"
+    file.write_bytes(signer.jwks())
+    return {"user_id": None, "jwt_jwks_file": str(file)}
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> dict[str, Any]:
+    file = tmp_path / "secret"
+    file.write_text(SECRET + "\n")
+    return {"user_id": None, "jwt_secret_file": str(file)}
 
 
 class Lines(logging.Handler):

@@ -1,4 +1,4 @@
-"""Whoever issues tokens, and whoever forges them."""
+"""Whoever issues tokens, whoever forges them, and the user that they then are."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from sidecar.api.identity import Verifier
+from tests.api.serving import settings
 
 SECRET = "a secret of sixty-four bytes and more, so that HS512 can have it, too."
 
@@ -27,6 +30,14 @@ def by_hand(header: dict[str, Any], claims: Any, signature: bytes = b"") -> str:
     """A token put together without any library's good manners."""
     payload = claims if isinstance(claims, bytes) else json.dumps(claims).encode()
     return ".".join((b64(json.dumps(header).encode()), b64(payload), b64(signature)))
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def user_of(given: dict[str, Any], headers: dict[str, str]) -> str:
+    return await Verifier.from_settings(settings(**given)).user_of(headers)
 
 
 class Signer:

@@ -15,7 +15,7 @@ from sidecar.api import key_sources
 from sidecar.api.identity import Verifier
 from sidecar.api.refusals import IdentityUnavailable, TokenRefused
 from tests.api.serving import Api, settings
-from tests.api.signing import Signer, jwk_of
+from tests.api.signing import Signer, bearer, jwk_of
 
 Serve = Callable[..., Awaitable[Api]]
 Said = Callable[[], list[str]]
@@ -74,10 +74,6 @@ async def verifier(issuer: Issuer, clock: Clock) -> AsyncIterator[Verifier]:
     made = Verifier.from_settings(settings(user_id=None, jwt_jwks_url=issuer.url), clock=clock)
     yield made
     await made.close()
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
 
 
 async def test_the_key_set_is_fetched_once_however_many_ask(
