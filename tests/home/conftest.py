@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from sidecar.home import notices
 from sidecar.home.beneath import Home
+from sidecar.home.rules import Rules
+
+if TYPE_CHECKING:
+    from tests.home.watching import Watched
 
 IS_ROOT = os.geteuid() == 0
 needs_modern_kernel = pytest.mark.skipif(
@@ -40,6 +46,33 @@ def shared() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture(params=["notices", "rounds"])
+def way(request: pytest.FixtureRequest, root: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How changes are found. Rounds: what gVisor's file system is, this one is taken for."""
+    if request.param == "rounds":
+        kind = notices.file_system(root.resolve())
+        monkeypatch.setattr(notices, "_FILE_SYSTEMS_WITHOUT_NOTICES", frozenset((kind,)))
+    return str(request.param)
+
+
+@pytest.fixture
+def begin(home: Home) -> Iterator[Callable[..., Watched]]:
+    """``begin()`` starts a watch over the home; it is stopped in the end."""
+    from tests.home.watching import Watched  # which takes `put` from here
+
+    begun: list[Watched] = []
+
+    def start(rules: Rules | None = None) -> Watched:
+        begun.append(Watched(home, rules))
+        return begun[-1]
+
+    yield start
+    for watched in begun:
+        watched.gate.set()
+        watched.watch.stop()
+        assert not watched.watch.alive
 
 
 def put(root: Path, path: str, data: bytes = b"x\n") -> Path:
