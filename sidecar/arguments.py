@@ -72,9 +72,12 @@ def _may_ask(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(commands: _Commands) -> None:
-    verify = commands.add("verify", "compare home, ledger and area by content; change nothing")
+    verify = commands.add("verify", "compare home, ledger, area, manifest and packs; change nothing")
     verify.add_argument(
-        "--sample", default="100%", metavar="N%", help="read only N%% of the files that look untouched"
+        "--sample",
+        default="100%",
+        metavar="N%",
+        help="read only N%% of the files and packs that look untouched",
     )
     verify.add_argument("--seed", metavar="TEXT", help="what draws the sample [the day, in UTC]")
 

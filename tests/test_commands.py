@@ -332,7 +332,10 @@ def test_verify_says_equal_different_or_that_it_could_not_tell(
     different = command(environ, "verify", "--sample", "1%", "--json")
     assert different.returncode == 1
     answer = json.loads(different.stdout)
-    assert [row["kind"] for row in answer["differences"]] == ["remote_newer", "manifest_stale"]
+    assert [row["kind"] for row in answer["differences"]] == ["remote_newer"]
+    assert [row["kind"] for row in answer["by_design"]] == ["manifest_stale"]
+    assert (answer["manifest"]["entries"], answer["manifest"]["stale"]) == (2, 1)
+    assert answer["packs"] == {"named": 0, "read": 0}
     assert (answer["equal"], answer["sample"], len(answer["seed"])) == (False, 0.01, 10)
     assert objects(s3, bucket, "user_data/") == before, "it repairs nothing"
     unknown = command({**environ, "S3_WORKSPACE_BUCKET": bucket + "-typo"}, "verify")
@@ -364,6 +367,35 @@ def test_verify_works_beside_a_running_sidecar_and_counts_the_journal_as_durable
     assert (done.returncode, answer["differences"]) == (0, []), done.stderr
     assert {row["kind"] for row in answer["by_design"]} == {"journalled", "passed_over"}
     assert "beside the process that works on it" in answer["ledger"]
+
+
+def test_a_restore_drill_beside_a_pod_at_work_finds_no_difference_and_then_the_damage(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    environ = environ_of(settings, CLAUDE_SIDECAR_SYNC_DELAY_SECONDS="0.1")
+    for number in range(80):
+        write(settings, f"skills/{number}.md", f"skill {number}")
+    drill = {**environ, "CLAUDE_SIDECAR_HOME": str(tmp_path / "drill/.claude")}
+    drill["CLAUDE_SIDECAR_STATE_DIR"] = str(tmp_path / "drill/state")
+    with Sidecar(environ, tmp_path / "log") as running:
+        running.wait_for("/readyz")
+        running.call("POST", "/v1/backup")
+        write(settings, LOG, '{"n": 1}\n')
+        assert running.call("POST", "/v1/sync?wait=durable")[1]["durable"] is True
+        restored = command(drill, "restore", "--restore-policy", "require")
+        assert restored.returncode == 0, restored.stderr
+        healthy = command(drill, "verify")
+        assert healthy.returncode == 0, healthy.stdout
+        assert "the manifest: 80 entries, 0 of them stale, and 1 packs, 1 of them read" in healthy.stdout
+        (pack,) = [k for k in objects(s3, bucket, "user_data/ada/") if k.endswith(".tar.zst")]
+        s3.put_object(Bucket=bucket, Key="user_data/ada/" + pack, Body=b"damage")
+        damaged = command(drill, "verify", "--sample", "1%", "--json")
+        running.end(signal.SIGTERM)
+    answer = json.loads(damaged.stdout)
+    assert (damaged.returncode, answer["equal"]) == (1, False)
+    assert [(row["path"], row["kind"]) for row in answer["differences"]] == [(pack, "pack_damaged")]
+    assert answer["packs"] == {"named": 1, "read": 1}
 
 
 # -- the documentation

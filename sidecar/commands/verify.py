@@ -1,4 +1,7 @@
-"""``verify``: is what the home holds in the bucket, and the other way round? Reads both, changes nothing."""
+"""``verify``: is what the home holds in the bucket, and the other way round? Are manifest and packs sound?
+
+Reads all of it, changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,11 @@ from sidecar.sync.views import Sides
 def verify(
     settings: Settings, *, sample: str = "100%", seed: str | None = None, as_json: bool = False
 ) -> int:
-    """Compare home, ledger and area: 0 equal, 1 differences, 2 could not tell.
+    """Compare home, ledger, area, manifest and packs: 0 equal, 1 differences, 2 could not tell.
 
     Parameters
     ----------
-    sample: how many of the files that look untouched are read, in percent.
+    sample: how many of the files and packs that look untouched are read, in percent.
     seed: draws them; default: the day.
     """
     user_id = demanded_user(settings)
@@ -89,6 +92,7 @@ def _code(findings: Sequence[Finding]) -> int:
 def _as_dict(user_id: str, inspection: Inspection, code: int, fraction: float, seed: str) -> dict[str, Any]:
     rows = [{"path": f.path, "kind": f.kind.value, "reason": f.reason} for f in inspection.findings]
     pairs = list(zip(rows, inspection.findings, strict=True))
+    seen = inspection.manifest
     return {
         "user_id": user_id,
         "equal": code == DONE,
@@ -97,6 +101,10 @@ def _as_dict(user_id: str, inspection: Inspection, code: int, fraction: float, s
         "by_design": [row for row, f in pairs if f.by_design],
         "paths": inspection.paths,
         "read": inspection.read,
+        "manifest": {"generation": seen.generation, "entries": seen.entries, "stale": seen.stale}
+        if seen
+        else None,
+        "packs": {"named": inspection.packs, "read": inspection.packs_read},
         "bytes": inspection.bytes,
         "sample": fraction,
         "seed": seed,
@@ -115,5 +123,15 @@ def _say(user_id: str, inspection: Inspection, code: int, fraction: float, seed:
     say(
         f"User {user_id}: {word}; {inspection.paths} paths, {inspection.read} of them read{sampled}, "
         f"{mib(inspection.bytes)} MiB; {len(shown)} differences, {by_design} by design (--json lists them); "
-        f"{inspection.ledger}"
+        f"{_manifest_in_words(inspection)}; {inspection.ledger}"
+    )
+
+
+def _manifest_in_words(inspection: Inspection) -> str:
+    seen = inspection.manifest
+    if seen is None:
+        return "no manifest that counts"
+    return (
+        f"the manifest: {seen.entries} entries, {seen.stale} of them stale, and {inspection.packs} packs, "
+        f"{inspection.packs_read} of them read"
     )

@@ -1,4 +1,8 @@
-"""What a comparison of a home and its area can find: plain values."""
+"""What a comparison of a home and its area can find: plain values.
+
+What costs a restore speed and no content is by design where it is legal (a stale entry of the manifest), and
+a difference where somebody damaged or forged something.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +30,10 @@ class Kind(Enum):
     METADATA_LIES = "metadata_lies"
     LEDGER_LIES = "ledger_lies"
     TIMES_DIFFER = "times_differ"
-    MANIFEST_STALE = "manifest_stale"
     MANIFEST_LIES = "manifest_lies"
+    MANIFEST_DAMAGED = "manifest_damaged"
+    PACK_MISSING = "pack_missing"
+    PACK_DAMAGED = "pack_damaged"
     COULD_NOT_TELL = "could_not_tell"
     # By design: no difference.
     PASSED_OVER = "passed_over"
@@ -35,11 +41,12 @@ class Kind(Enum):
     SAME_LINES = "same_lines"
     UNFINISHED_LINE = "unfinished_line"
     MANIFEST_BEHIND = "manifest_behind"
+    MANIFEST_STALE = "manifest_stale"
 
 
-BY_DESIGN = frozenset(
-    (Kind.PASSED_OVER, Kind.JOURNALLED, Kind.SAME_LINES, Kind.UNFINISHED_LINE, Kind.MANIFEST_BEHIND)
-)
+# Where the manifest knows another version of an object, or none: legal, and one request of a restore each.
+STALE = frozenset((Kind.MANIFEST_BEHIND, Kind.MANIFEST_STALE))
+BY_DESIGN = STALE | {Kind.PASSED_OVER, Kind.JOURNALLED, Kind.SAME_LINES, Kind.UNFINISHED_LINE}
 
 
 class Finding(Struct, frozen=True):

@@ -1,62 +1,51 @@
 """Comparing a home with its area: both sides are read and hashed, with bounded memory; nothing is changed.
 
-It runs beside a sidecar at work: the ledger is looked at without its lock, and every path that seems to
+It runs beside a sidecar at work: the ledger is looked at without its lock, and everything that seems to
 differ is looked at once more with everything fresh, so that what merely moved meanwhile is not reported.
 """
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sidecar.area import metadata
-from sidecar.area.objects import ObjectInfo
-from sidecar.errors import ConditionFailed, FileChanged, HomeError, ObjectArchived, ObjectMissing
-from sidecar.home.entries import FileStat
-from sidecar.home.reads import StableFile, json_problem, must_be_whole_json, open_file
-from sidecar.sync import unfold
-from sidecar.sync.compare import Version, is_transcript
-from sidecar.sync.findings import Finding, Kind
-from sidecar.sync.line_counts import counted
+from sidecar.sync.findings import STALE, Finding
+from sidecar.sync.pack_inspection import PackExamined, Packs
+from sidecar.sync.path_inspection import PathExamined, PathInspection
 from sidecar.sync.progress import Progress, Watcher, nobody
 from sidecar.sync.transfers import Job, run_jobs
-from sidecar.sync.unfold import Placed
-from sidecar.sync.verification import (
-    Facts,
-    LocalSide,
-    RemoteSide,
-    in_sample,
-    judged,
-    looks_untouched,
-)
+from sidecar.sync.verification import in_sample
 from sidecar.sync.views import Sides, View
 
-_TRIES = 3
-_JSON_BYTES = 8 * 1024 * 1024
 # What one comparison holds: blocks, and of a transcript that differs 16 bytes a line and a spool.
 _WEIGHT_BYTES = 16 * 1024 * 1024
 
 
+class ManifestSeen(Struct, frozen=True):
+    """``entries``: the files that it knows. ``stale``: objects of which it knows another version, or none."""
+
+    generation: int
+    entries: int
+    stale: int
+
+
 class Inspection(Struct, frozen=True):
-    """``read`` of ``paths`` paths were read, ``bytes`` of content in all. ``ledger``: what there was of one,
-    as half a sentence."""
+    """``read`` of ``paths`` paths and ``packs_read`` of ``packs`` packs were read, ``bytes`` in all.
+
+    ``manifest``: None where there is none that counts. ``ledger``: what there was of one, as half a sentence.
+    """
 
     findings: tuple[Finding, ...]
     paths: int
     read: int
     bytes: int
     ledger: str
-
-
-class _Examined(Struct, frozen=True):
-    findings: tuple[Finding, ...]
-    read: bool = False
-    bytes: int = 0
+    manifest: ManifestSeen | None = None
+    packs: int = 0
+    packs_read: int = 0
 
 
 def inspect(
@@ -67,181 +56,106 @@ def inspect(
     spool_directory: Path,
     watcher: Watcher = nobody,
 ) -> Inspection:
-    """Compare every path of home, ledger, area and manifest.
+    """Compare every path of home, ledger, area and manifest, and every pack with what the manifest says.
 
     Parameters
     ----------
-    fraction: how many of the paths that look untouched are read. What looks changed always is.
+    fraction: how many of the paths and packs that look untouched are read. What looks changed always is.
 
     Raises
     ------
     HomeError, StoreError, LedgerError: it could not be told.
     """
-    view = sides.view()
-    findings: dict[str, tuple[Finding, ...]] = {}
-    paths = sorted(view.paths())
-    read = size = 0
-    for number, (path, examined) in enumerate(
-        _examine_all(sides, view, paths, fraction, seed, spool_directory), 1
-    ):
-        findings[path] = examined.findings
-        read += examined.read
-        size += examined.bytes
-        watcher(Progress("verify", number, len(paths), size, size))
-    suspects = [path for path, found in findings.items() if not all(f.by_design for f in found)]
-    if suspects:
-        fresh = sides.view()
-        for path, examined in _examine_all(sides, fresh, suspects, 1.0, seed, spool_directory):
-            findings[path] = examined.findings
-    every = [*view.general, *(finding for path in sorted(findings) for finding in findings[path])]
-    return Inspection(tuple(every), len(paths), read, size, view.ledger)
+    return _Inspecting(sides, fraction, seed, spool_directory, watcher).done()
 
 
-def _examine_all(
-    sides: Sides, view: View, paths: Collection[str], fraction: float, seed: str, spool_directory: Path
-) -> Iterator[tuple[str, _Examined]]:
-    def job(path: str) -> Job[_Examined]:
-        chosen = fraction >= 1.0 or in_sample(path, fraction, seed)
-        weight = min(_WEIGHT_BYTES, 2 * view.size_of(path))
-        return Job(path, weight, lambda: _Path(sides, view, path, spool_directory).examined(chosen))
+class _Inspecting:
+    """Two looks: at everything, and once more at what seemed to differ in the first."""
 
-    for done in run_jobs([job(path) for path in paths], workers=sides.settings.concurrency):
-        if done.value is None:
-            raise done.error if done.error else RuntimeError("a job ended with neither value nor error")
-        yield done.job.name, done.value
-
-
-class _Path:
-    """One path, from all that is known of it to what is to be said."""
-
-    def __init__(self, sides: Sides, view: View, path: str, spool_directory: Path) -> None:
+    def __init__(
+        self, sides: Sides, fraction: float, seed: str, spool_directory: Path, watcher: Watcher
+    ) -> None:
         self._sides = sides
-        self._view = view
-        self._path = path
+        self._fraction = fraction
+        self._seed = seed
         self._spool_directory = spool_directory
-        self._read = False
-        self._bytes = 0
+        self._watcher = watcher
+        self._paths: dict[str, PathExamined] = {}
+        self._packs: dict[str, PackExamined] = {}
 
-    def examined(self, chosen: bool) -> _Examined:
-        for _ in range(_TRIES):
-            try:
-                found = judged(self._facts(chosen))
-                return _Examined(tuple(found), self._read, self._bytes)
-            except FileChanged as error:
-                problem = error.message
-            except (ConditionFailed, ObjectMissing):
-                problem = "its object was changed while it was read"
-                break  # a fresh look has to find out
-            except ObjectArchived as error:
-                return _Examined((Finding(self._path, Kind.PASSED_OVER, error.message),))
-            except HomeError as error:
-                problem = error.message
-                break
-        return _Examined((Finding(self._path, Kind.COULD_NOT_TELL, problem),))
+    def done(self) -> Inspection:
+        view = self._sides.view()
+        packs = Packs(self._sides, view.manifest)
+        self._look(view, packs)
+        first = self._counted(view, packs)
+        differing = _suspects(self._paths, lambda found: not found.by_design)
+        stale = _suspects(self._paths, lambda found: found.kind in STALE)
+        broken = _suspects(self._packs, lambda found: not found.by_design)
+        general = (*view.general, *packs.general)
+        if differing or stale or broken or not all(found.by_design for found in general):
+            view = self._sides.view()
+            packs = Packs(self._sides, view.manifest)
+            general = (*view.general, *packs.general)
+            self._paths.update(self._examine(view, differing, again=True))
+            self._paths.update(self._examine(view, stale.difference(differing)))
+            self._packs.update(dict.fromkeys(broken, PackExamined(())))
+            self._packs.update(packs.examined(broken, 1.0, self._seed))
+        findings = (*general, *_findings(self._paths), *_findings(self._packs))
+        return replace(first, findings=findings, manifest=_seen(view, findings))
 
-    def _facts(self, chosen: bool) -> Facts:
-        view, path = self._view, self._path
-        stat, info, mark = view.scan.files.get(path), view.objects.get(path), view.marks.get(path)
-        facts = view.facts_of(path)
-        if facts.left_out:
-            return facts
-        if facts.refused:
-            return replace(facts, remote=RemoteSide(info) if info else None)
-        if stat and info:
-            if chosen or not looks_untouched(stat, info, mark):
-                return self._compared(facts, info)
-            return replace(facts, local=LocalSide(stat), remote=RemoteSide(info))
-        if stat:
-            return self._local_alone(facts, stat)
-        return replace(facts, remote=RemoteSide(info) if info else None)
-
-    def _compared(self, facts: Facts, info: ObjectInfo) -> Facts:
-        with open_file(self._sides.home, self._path) as file:
-            local = self._local(facts, file)
-            remote = self._remote(info)
-            lines, placed = None, self._view.placed.get(self._path)
-            if is_transcript(self._path) and (placed or local.sha256 != remote.sha256):
-                lines = counted(
-                    self._sides.store,
-                    self._sides.keys.object(self._path),
-                    info,
-                    file,
-                    file.size - local.unfinished,
-                    placed,
-                    self._spool_directory,
-                )
-            _demand_unchanged(file, self._path)
-        journalled = self._view.journal_holds(self._path, local.sha256)
-        return replace(
-            facts,
-            local=local,
-            remote=remote,
-            lines=lines,
-            journalled=journalled,
-            journal_wins=not journalled and _journal_wins(placed, remote),
+    def _counted(self, view: View, packs: Packs) -> Inspection:
+        """How much was read, after the first look."""
+        return Inspection(
+            (),
+            len(self._paths),
+            sum(one.read for one in self._paths.values()),
+            sum(one.bytes for one in self._paths.values()) + sum(one.bytes for one in self._packs.values()),
+            view.ledger,
+            packs=len(packs.names),
+            packs_read=sum(one.read for one in self._packs.values()),
         )
 
-    def _local_alone(self, facts: Facts, stat: FileStat) -> Facts:
-        placed = self._view.placed.get(self._path)
-        if placed is None:
-            return replace(facts, local=LocalSide(stat))
-        with open_file(self._sides.home, self._path) as file:
-            local = self._local(facts, file)
-            journalled = self._view.journal_holds(self._path, local.sha256)
-            if is_transcript(self._path):
-                end = file.size - local.unfinished
-                lines = counted(self._sides.store, "", None, file, end, placed, self._spool_directory)
-                journalled = end > 0 and lines.lacking == 0
-            _demand_unchanged(file, self._path)
-        return replace(facts, local=local, journalled=journalled)
+    def _look(self, view: View, packs: Packs) -> None:
+        paths = sorted(view.paths())
+        total, size = len(paths) + len(packs.names), 0
+        for path, examined in self._examine(view, paths):
+            self._paths[path] = examined
+            size += examined.bytes
+            self._watcher(Progress("verify", len(self._paths), total, size, size))
+        for name, pack in packs.examined(packs.names, self._fraction, self._seed):
+            self._packs[name] = pack
+            size += pack.bytes
+            self._watcher(Progress("verify", len(paths) + len(self._packs), total, size, size))
 
-    def _local(self, facts: Facts, file: StableFile) -> LocalSide:
-        end = file.last_newline() if is_transcript(self._path) else file.size
-        whole = file.sha256(end)
-        mark = facts.mark
-        known = ""
-        if mark and mark.local_size == end:
-            known = whole
-        elif mark and mark.local_size <= file.size:
-            known = file.sha256(mark.local_size)
-        self._read = True
-        self._bytes += file.size
-        return LocalSide(file.stat, whole, known, file.size - end)
+    def _examine(
+        self, view: View, paths: Collection[str], *, again: bool = False
+    ) -> Iterator[tuple[str, PathExamined]]:
+        def job(path: str) -> Job[PathExamined]:
+            chosen = in_sample(path, self._fraction, self._seed)
+            one = PathInspection(self._sides, view, path, self._spool_directory)
+            weight = min(_WEIGHT_BYTES, 2 * view.size_of(path))
+            return Job(path, weight, lambda: one.examined(chosen=chosen, again=again))
 
-    def _remote(self, info: ObjectInfo) -> RemoteSide:
-        path, digest, last = self._path, hashlib.sha256(), b"\n"
-        with self._sides.store.open(self._sides.keys.object(path), if_match=info.etag) as download:
-            checked: list[bytes] | None = (
-                [] if must_be_whole_json(path) and info.size <= _JSON_BYTES else None
-            )
-            for chunk in download.chunks():
-                digest.update(chunk)
-                last = bytes(chunk[-1:]) or last
-                self._bytes += len(chunk)
-                if checked is not None:
-                    checked.append(bytes(chunk))
-            described = metadata.read(download.metadata)
-        torn = ""
-        if is_transcript(path) and last != b"\n":
-            torn = "its object ends within a line: somebody else wrote it, or it was cut short"
-        elif checked is not None and (problem := json_problem(b"".join(checked))):
-            torn = f"its object is not valid JSON: {problem}"
-        return RemoteSide(info, digest.hexdigest(), described, torn)
+        for done in run_jobs([job(path) for path in paths], workers=self._sides.settings.concurrency):
+            if done.value is None:
+                raise done.error if done.error else RuntimeError("a job ended with neither value nor error")
+            yield done.job.name, done.value
 
 
-def _journal_wins(placed: Placed | None, remote: RemoteSide) -> bool:
-    """Whether a restore would prefer a journalled version of a whole file to its object."""
-    if placed is None or not placed.wholes:
-        return False
-    described = remote.metadata or metadata.FileMetadata()
-    mtime_ns = described.mtime_ns if described.mtime_ns is not None else int(remote.info.modified * 1e9)
-    version = Version(remote.sha256 or "", mtime_ns, described.base)
-    known = described.sha256 == remote.sha256
-    writers = placed.wholes_since(described.writer, described.sequence if known else 0)
-    return unfold.choose(version, writers, time.time_ns()).whole is not None
+def _seen(view: View, findings: Collection[Finding]) -> ManifestSeen | None:
+    if view.manifest is None:
+        return None
+    stale = sum(found.kind in STALE for found in findings)
+    return ManifestSeen(view.manifest.generation, len(view.manifest.files), stale)
 
 
-def _demand_unchanged(file: StableFile, path: str) -> None:
-    """A transcript may grow: only what it had at the opening is compared."""
-    if not is_transcript(path) and not file.unchanged():
-        raise FileChanged(f"{path} keeps changing while it is read")
+_Examined = dict[str, PathExamined] | dict[str, PackExamined]
+
+
+def _suspects(examined: _Examined, is_suspect: Callable[[Finding], bool]) -> set[str]:
+    return {name for name, one in examined.items() if any(map(is_suspect, one.findings))}
+
+
+def _findings(examined: _Examined) -> Iterator[Finding]:
+    for name in sorted(examined):
+        yield from examined[name].findings

@@ -81,10 +81,10 @@ def read(store: Store, keys: AreaKeys, parts: Parts | None = None) -> Picture:
             etag = download.info.etag
             root = decoded_root(download.read(), keys.manifest)
         found = tuple(parts.read(name) for name, _ in root.parts)
-    except ObjectMissing:
+    except ObjectMissing as error:
         if not etag:
             return NONE
-        lost = ObjectDamaged(f"a part of the manifest {keys.manifest} is missing", _HINT)
+        lost = ObjectDamaged(f"a part of the manifest {keys.manifest} is missing: {error.message}", _HINT)
         return replace(NONE, etag=etag, problem=lost)
     except (ObjectDamaged, ObjectArchived) as error:
         if not etag:  # it cannot be opened, and is to be replaced

@@ -2,7 +2,7 @@
 
 Promised: equal bytes are called equal and others are not; each difference has a reason that a person can act
 on. What is by design is told apart: foreign and excluded keys, what is durable in the journal and waits for a
-checkpoint, a last line that the client has not finished.
+checkpoint, a last line that the client has not finished, an entry of the manifest that is stale.
 """
 
 from __future__ import annotations
@@ -123,19 +123,29 @@ def _only_remote(facts: Facts) -> _Told:
         yield Kind.DELETED_LOCALLY, f"only {where}: it was deleted in the home"
     else:
         yield Kind.NOT_RESTORED, f"only {where}: it was not restored, or another writer made it since"
+    if facts.remote and facts.remote.sha256 is not None:
+        yield from _object(facts, facts.remote)
+
+
+def _object(facts: Facts, remote: RemoteSide) -> _Told:
+    """What is wrong with an object by itself."""
+    if remote.torn:
+        yield Kind.OBJECT_TORN, remote.torn
+    if remote.metadata and remote.metadata.sha256 not in ("", remote.sha256):
+        yield Kind.METADATA_LIES, "the object's sha256 metadata is not the digest of its bytes"
+    if _is_damaged(facts.mark, remote):
+        yield Kind.OBJECT_DAMAGED, "the object's bytes are not those that were written under this ETag"
+
+
+def _is_damaged(mark: Mark | None, remote: RemoteSide) -> bool:
+    return mark is not None and mark.etag == remote.info.etag and mark.digest not in ("", remote.sha256)
 
 
 def _both(facts: Facts, local: LocalSide, remote: RemoteSide) -> _Told:
     if local.sha256 is None or remote.sha256 is None:
         return  # left out of the sample
     mark = facts.mark
-    if remote.torn:
-        yield Kind.OBJECT_TORN, remote.torn
-    if remote.metadata and remote.metadata.sha256 not in ("", remote.sha256):
-        yield Kind.METADATA_LIES, "the object's sha256 metadata is not the digest of its bytes"
-    damaged = mark and mark.etag == remote.info.etag and mark.digest not in ("", remote.sha256)
-    if damaged:
-        yield Kind.OBJECT_DAMAGED, "the object's bytes are not those that were written under this ETag"
+    yield from _object(facts, remote)
     if mark and mark.stat == local.stat and local.known_sha256 != mark.local_digest:
         yield Kind.LEDGER_LIES, "its bytes changed without its size and times: no checkpoint sees that"
     if local.unfinished:
@@ -146,7 +156,7 @@ def _both(facts: Facts, local: LocalSide, remote: RemoteSide) -> _Told:
         yield from _lines(facts)
     elif local.sha256 == remote.sha256:
         yield from _times(facts, local.stat, remote)
-    elif not damaged:
+    elif not _is_damaged(mark, remote):
         yield from _content(facts, local, remote, mark)
 
 

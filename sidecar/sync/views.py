@@ -10,7 +10,14 @@ from sidecar.area.keys import AreaKeys
 from sidecar.area.manifest import Manifest
 from sidecar.area.objects import ObjectInfo
 from sidecar.area.store import Store
-from sidecar.errors import AccessDenied, FormatError, ObjectArchived, ObjectDamaged, ObjectMissing
+from sidecar.errors import (
+    AccessDenied,
+    ConditionFailed,
+    FormatError,
+    ObjectArchived,
+    ObjectDamaged,
+    ObjectMissing,
+)
 from sidecar.home.beneath import Home
 from sidecar.home.entries import Scan
 from sidecar.home.rules import Rules
@@ -23,6 +30,8 @@ from sidecar.sync.ledger_peek import is_held, peek
 from sidecar.sync.marks import Mark
 from sidecar.sync.unfold import Placed
 from sidecar.sync.verification import Facts
+
+_TRIES = 5
 
 
 class View(Struct, frozen=True):
@@ -118,6 +127,10 @@ class Sides(Struct, frozen=True):
             tuple(general),
         )
 
+    def named(self, key: str) -> str:
+        """What a finding calls `key`, which is no file's: its name in the area."""
+        return key[len(self.keys.root) :]
+
     def _max_file_bytes(self) -> int:
         return self.settings.max_file_mib * 1024 * 1024
 
@@ -147,17 +160,26 @@ class Sides(Struct, frozen=True):
         return "the ledger was read", marks
 
     def _manifest(self, general: list[Finding]) -> Manifest | None:
-        where = "manifest.json.zst"
-        try:
-            found = picture.read(self.store, self.keys)
+        where = self.named(self.keys.manifest)
+        problem = ""
+        for _ in range(_TRIES):
+            try:
+                found = picture.read(self.store, self.keys)
+            except ConditionFailed as error:  # the connection broke, and it is another one by now
+                problem = error.message
+                continue
+            except (FormatError, AccessDenied) as error:
+                problem = error.message
+                break
             if found.problem:
-                general.append(Finding(where, Kind.MANIFEST_STALE, found.problem.message))
+                reason = f"{found.problem.message}: restores read each object until it is replaced"
+                general.append(Finding(where, Kind.MANIFEST_DAMAGED, reason))
             elif found.etag:
                 return found.manifest
             else:
                 general.append(Finding(where, Kind.PASSED_OVER, "there is no manifest: restores take longer"))
-        except (FormatError, AccessDenied) as error:
-            general.append(Finding(where, Kind.COULD_NOT_TELL, error.message))
+            return None
+        general.append(Finding(where, Kind.COULD_NOT_TELL, problem))
         return None
 
     def _journal(self, general: list[Finding]) -> dict[str, Placed]:
@@ -175,5 +197,5 @@ class Sides(Struct, frozen=True):
             except ObjectMissing:
                 continue  # folded meanwhile: the objects, listed after this, hold it
             except (ObjectDamaged, ObjectArchived, FormatError) as error:
-                general.append(Finding(key[len(self.keys.own) :], Kind.COULD_NOT_TELL, error.message))
+                general.append(Finding(self.named(key), Kind.COULD_NOT_TELL, error.message))
         return unfold.by_path(entries)

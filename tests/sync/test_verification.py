@@ -207,10 +207,13 @@ def test_what_is_on_one_side_only_is_named_with_its_reason(
         "plans/large.md": {"refused"},
         "plans/fifo": {"refused"},
         "plans/1.md": {"deleted_locally"},
-        "plans/2.md": {"deleted_in_bucket", "manifest_stale"},
-        "CLAUDE.md": {"not_restored", "manifest_stale"},
+        "plans/2.md": {"deleted_in_bucket"},
+        "CLAUDE.md": {"not_restored"},
     }
-    assert set(told(pod, tmp_path, by_design=True)) == {"secret/x", ".credentials.json", "config/"}
+    assert told(pod, tmp_path, by_design=True) == {
+        **{path: {"passed_over"} for path in ("secret/x", ".credentials.json", "config/")},
+        **{path: {"manifest_stale"} for path in ("plans/2.md", "CLAUDE.md")},
+    }
 
 
 def test_changes_are_laid_at_the_right_door(
@@ -226,8 +229,8 @@ def test_changes_are_laid_at_the_right_door(
     (pod.home / "settings.json").chmod(0o644)
     assert told(pod, tmp_path) == {
         "plans/0.md": {"local_newer"},
-        "plans/1.md": {"remote_newer", "manifest_stale"},
-        "plans/2.md": {"both_changed", "manifest_stale"},
+        "plans/1.md": {"remote_newer"},
+        "plans/2.md": {"both_changed"},
         "plans/empty.md": {"times_differ"},
         "settings.json": {"times_differ"},
     }
@@ -318,9 +321,10 @@ def test_lies_are_found_out(bucket: str, settings_for: MakeSettings, tmp_path: P
     found = told(pod, tmp_path)
     assert found["plans/0.md"] >= {"metadata_lies"}
     assert found["plans/1.md"] == {"manifest_lies"}
-    assert found["plans/gone.md"] == {"manifest_stale"}
     assert found["settings.json"] >= {"ledger_lies"}
-    assert told(pod, tmp_path, by_design=True)["plans/2.md"] == {"manifest_behind"}
+    told_apart = told(pod, tmp_path, by_design=True)
+    assert told_apart["plans/2.md"] == {"manifest_behind"}
+    assert told_apart["plans/gone.md"] == {"manifest_stale"}
 
 
 def test_a_sample_reads_some_of_what_looks_untouched_and_all_that_does_not(
