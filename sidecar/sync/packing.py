@@ -1,4 +1,4 @@
-"""Which small files ride in packs, and when that is worth a request: the cost rule, and its carrying out.
+"""Which small files ride in packs, and when that is worth a request: the cost rule, pure. `boarding` does it.
 
 A file that travels alone costs each restore one GET; packing it costs its compressed bytes once, and the
 bytes of small packs that are taken in on the way. So:
@@ -10,14 +10,13 @@ bytes of small packs that are taken in on the way. So:
   since the last checkpoint will grow again and stays out until it rests; so does the client's own JSON,
   which is looked at before it is restored.
 - **What is taken in.** Packs that are dead by half, and packs that are not twice the size of what is new: a
-  file is written again as often as the logarithm of the whole, and there are few packs.
+  file is written again as often as the logarithm of the whole, and there are few packs. Whether the home has
+  their files does not matter: their bytes are in the pack itself.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct, field
@@ -25,13 +24,8 @@ from msgspec.structs import replace
 
 from sidecar.area import packs
 from sidecar.area.manifest import FileEntry, Manifest, PackEntry
-from sidecar.area.manifest_format import name_of
-from sidecar.area.objects import IfAbsent
-from sidecar.area.packs import MAX_MEMBER_BYTES, PackWriter
-from sidecar.errors import AccessDenied, ConditionFailed, HomeError
-from sidecar.home.entries import Scan
-from sidecar.home.reads import must_be_whole_json, open_file
-from sidecar.sync import tombstones
+from sidecar.area.packs import MAX_MEMBER_BYTES
+from sidecar.home.reads import must_be_whole_json
 from sidecar.sync.compare import is_transcript
 from sidecar.sync.workspace import Workspace
 
@@ -43,16 +37,24 @@ _DOUBTED = "doubted_packs"
 
 
 class Packed(Struct, frozen=True):
-    """Where files ride now: by path, the entry as it was packed. ``packs``: the new ones."""
+    """Where files ride now: by path, the entry as it was packed. ``packs``: the new ones.
+
+    ``left``: the files that travel alone from now on, each with the pack that it left.
+    """
 
     entries: dict[str, FileEntry] = field(default_factory=dict)
     packs: dict[str, PackEntry] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
 
     def on(self, manifest: Manifest) -> Manifest:
         """`manifest` with these files in their packs, where it still has the version that was packed."""
-        if not self.entries:
+        if not (self.entries or self.left):
             return manifest
         files = dict(manifest.files)
+        for path, name in self.left.items():
+            now = files.get(path)
+            if now and now.pack == name:  # another pod may have packed it since
+                files[path] = now._replace(pack="", offset=0)
         for path, entry in self.entries.items():
             now = files.get(path)
             if now and now.etag == entry.etag:
@@ -61,6 +63,13 @@ class Packed(Struct, frozen=True):
 
 
 NOTHING = Packed()
+
+
+class Plan(Struct, frozen=True):
+    """``alone``: the files that travel alone now and are to ride. ``packs``: those to be written anew."""
+
+    alone: tuple[str, ...] = ()
+    packs: tuple[str, ...] = ()
 
 
 def named_in(manifest: Manifest) -> dict[str, PackEntry]:
@@ -107,141 +116,48 @@ def hot(before: Manifest, after: Manifest) -> set[str]:
     }
 
 
-def plan(manifest: Manifest, hot_paths: Collection[str], available: Collection[str]) -> list[str]:
-    """The paths to pack now; none where it does not pay yet. Pure.
+def may_ride(path: str, entry: FileEntry) -> bool:
+    """Whether this file may be in a pack at all."""
+    return entry.size <= MAX_MEMBER_BYTES and not must_be_whole_json(path)
+
+
+def plan(manifest: Manifest, hot_paths: Collection[str], available: Collection[str]) -> Plan:
+    """What to pack now; nothing where it does not pay yet. Pure.
 
     Parameters
     ----------
     available: the paths whose local bytes are those of the object.
     """
-    may_ride = {
-        path: entry
-        for path, entry in manifest.files.items()
-        if entry.size <= MAX_MEMBER_BYTES and not must_be_whole_json(path)
-    }
-    riders: dict[str, dict[str, int]] = {name: {} for name in manifest.packs}
+    known = named_in(manifest)  # what nobody rides in any more goes by itself
+    riding = dict.fromkeys(known, 0)
     loose: dict[str, int] = {}
-    for path, entry in may_ride.items():
-        if entry.pack in riders:
-            riders[entry.pack][path] = entry.size
-        elif path in available and path not in hot_paths:
+    for path, entry in manifest.files.items():
+        if entry.pack in riding:
+            riding[entry.pack] += entry.size
+        elif path in available and path not in hot_paths and may_ride(path, entry):
             loose[path] = entry.size
-    # A pack of which a file is no longer here cannot be written again: it stays, and decides nothing.
-    whole = {
-        name: pack
-        for name, pack in manifest.packs.items()
-        if riders[name] and all(path in available for path in riders[name])
-    }
     size = sum(loose.values())
-    dead = _half_dead(whole, riders)
+    dead = _half_dead(known, riding)
     if len(loose) < LOOSE_FILES and size < LOOSE_BYTES and sum(dead.values()) < DEAD_BYTES:
-        return []
-    taken = list(loose)
-    for name in _taken_in(whole, size, dead):
-        taken += riders[name]
-    return sorted(taken)
+        return Plan()
+    return Plan(tuple(sorted(loose)), tuple(_taken_in(known, size, dead)))
 
 
-def _half_dead(whole: Mapping[str, PackEntry], riders: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+def _half_dead(known: Mapping[str, PackEntry], riding: Mapping[str, int]) -> dict[str, int]:
     """The packs that are dead by half, each with how many of its bytes are."""
-    dead = {}
-    for name, pack in whole.items():
-        live = sum(riders[name].values())
-        if live * 2 < pack.content:
-            dead[name] = pack.size * (pack.content - live) // pack.content
-    return dead
+    return {
+        name: pack.size * (pack.content - riding[name]) // pack.content
+        for name, pack in known.items()
+        if riding[name] * 2 < pack.content
+    }
 
 
-def _taken_in(whole: Mapping[str, PackEntry], content: int, dead: Collection[str]) -> Iterable[str]:
+def _taken_in(known: Mapping[str, PackEntry], content: int, dead: Collection[str]) -> Iterable[str]:
     yield from dead
-    for name, pack in sorted(whole.items(), key=lambda item: item[1].content):
+    for name, pack in sorted(known.items(), key=lambda item: item[1].content):
         if name in dead:
             continue
         if pack.content >= 2 * content or pack.size >= packs.FULL_BYTES // 2:
             return
         yield name
         content += pack.content
-
-
-def pack(
-    workspace: Workspace,
-    manifest: Manifest,
-    scan: Scan,
-    hot_paths: Collection[str],
-    stop: Callable[[], bool],
-) -> Packed:
-    """Put into packs what `plan` says; nothing where the bucket's policy knows only ``.claude/``.
-
-    `stop` is asked before each file; once true, the pack in the making is dropped.
-
-    Raises
-    ------
-    StoreError: the store is away; what was uploaded is named by no manifest and removed after a day.
-    """
-    if stop():
-        return NOTHING
-    paths = plan(manifest, hot_paths, _available(workspace, manifest, scan))
-    entries: dict[str, FileEntry] = {}
-    written: dict[str, PackEntry] = {}
-    try:
-        for riders, pack_entry in _written(workspace, manifest, paths, stop):
-            written[next(iter(riders.values())).pack] = pack_entry
-            entries.update(riders)
-    except AccessDenied as error:
-        workspace.own_area_denied("Packs may not be written", error)
-    return Packed(entries, written)
-
-
-def _available(workspace: Workspace, manifest: Manifest, scan: Scan) -> set[str]:
-    """The paths whose files should be what the object is; that is proven when they are read."""
-    available = set()
-    for path, entry in manifest.files.items():
-        mark, stat = workspace.ledger.mark(path), scan.files.get(path)
-        if mark and stat and stat.size == entry.size and mark.etag == entry.etag:
-            available.add(path)
-    return available
-
-
-def _written(
-    workspace: Workspace, manifest: Manifest, paths: Iterable[str], stop: Callable[[], bool]
-) -> Iterator[tuple[dict[str, FileEntry], PackEntry]]:
-    """Write pack after pack; each with its riders, named, once it is in the bucket."""
-    writer, riders, content = PackWriter(), dict[str, FileEntry](), 0
-    for path in paths:
-        if stop():
-            return
-        entry = manifest.files[path]
-        data = _read(workspace, entry, path)
-        if data is None:
-            continue
-        riders[path] = entry._replace(offset=writer.add(path, data, entry.mtime_ns, entry.mode))
-        content += len(data)
-        if writer.is_full:
-            yield _uploaded(workspace, writer, riders, content)
-            writer, riders, content = PackWriter(), {}, 0
-    if riders:
-        yield _uploaded(workspace, writer, riders, content)
-
-
-def _uploaded(
-    workspace: Workspace, writer: PackWriter, riders: dict[str, FileEntry], content: int
-) -> tuple[dict[str, FileEntry], PackEntry]:
-    data = writer.finished()
-    name = name_of(data, packs.SUFFIX)
-    tombstones.demand(workspace)  # packing may take long, and this is not conditional on what was there
-    with suppress(ConditionFailed):  # the same bytes are there already
-        workspace.store.put(workspace.keys.packs + name, data, condition=IfAbsent(), metadata={})
-    named = {path: entry._replace(pack=name) for path, entry in riders.items()}
-    return named, PackEntry(len(data), content)
-
-
-def _read(workspace: Workspace, entry: FileEntry, path: str) -> bytes | None:
-    """The bytes of the object, read from the home; None where the file is another by now."""
-    try:
-        with open_file(workspace.home, path) as file:
-            if file.size != entry.size:
-                return None
-            data = file.read(0, file.size)
-    except HomeError:
-        return None
-    return data if hashlib.sha256(data).hexdigest() == entry.digest else None

@@ -40,7 +40,7 @@ from sidecar.errors import (
 )
 from sidecar.home.entries import Scan
 from sidecar.logs import log
-from sidecar.sync import packing, retirement
+from sidecar.sync import boarding, packing, retirement
 from sidecar.sync.marks import Mark
 from sidecar.sync.parts import Parts
 from sidecar.sync.transfers import concerns_all
@@ -152,7 +152,7 @@ def _commit(
             if packed is None:
                 # First, because a pack of the same files has the same name.
                 retirement.remove(workspace, sorted(doubted & theirs.manifest.packs.keys()))
-                packed = packing.pack(workspace, ours, scan, packing.hot(theirs.manifest, ours), stop)
+                packed = boarding.pack(workspace, ours, scan, packing.hot(theirs.manifest, ours), stop)
             root = _put(workspace, theirs, packed.on(ours))
         except ConditionFailed:
             continue

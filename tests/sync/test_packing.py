@@ -21,8 +21,12 @@ def in_pack(name: str, count: int, size: int) -> dict[str, FileEntry]:
     return {path: entry._replace(pack=name) for path, entry in loose(count, size, f"{name}/").items()}
 
 
-def planned(manifest: Manifest, *, hot_paths: set[str] | None = None) -> list[str]:
-    return plan(manifest, hot_paths or set(), set(manifest.files))
+def planned(
+    manifest: Manifest, *, hot_paths: set[str] | None = None, here: set[str] | None = None
+) -> list[str]:
+    """The files that are to ride in new packs; those in `here` are in the home, or all."""
+    found = plan(manifest, hot_paths or set(), set(manifest.files) if here is None else here)
+    return sorted({*found.alone, *(path for path, e in manifest.files.items() if e.pack in found.packs)})
 
 
 def test_a_few_files_travel_alone_and_one_more_brings_all_of_them_into_a_pack() -> None:
@@ -48,7 +52,7 @@ def test_what_is_large_or_grows_or_is_checked_before_it_is_restored_travels_alon
 
 def test_what_is_another_version_here_is_not_packed() -> None:
     manifest = Manifest(loose(LOOSE_FILES))
-    assert plan(manifest, set(), set(list(manifest.files)[1:])) == []
+    assert planned(manifest, here=set(list(manifest.files)[1:])) == []
 
 
 def test_a_transcript_is_hot_when_it_grew_between_two_manifests_and_only_then() -> None:
@@ -77,12 +81,13 @@ def test_a_pack_that_is_dead_by_half_is_rewritten_when_that_is_worth_it() -> Non
     assert planned(Manifest(files, packs={"old": PackEntry(3 * DEAD_BYTES, 9 * MIB)})) == []
 
 
-def test_a_pack_of_which_a_file_is_elsewhere_by_now_is_left_as_it_is() -> None:
-    manifest = Manifest(
-        {**loose(LOOSE_FILES), **in_pack("little", 70, 100)}, packs={"little": PackEntry(3000, 7000)}
-    )
-    here = set(manifest.files) - {"little/0003.md"}
-    assert len(plan(manifest, set(), here)) == LOOSE_FILES
+def test_a_pack_is_taken_in_or_written_anew_wherever_its_files_are() -> None:
+    """Their bytes are in the pack: otherwise one file that left the home would keep dead bytes for ever."""
+    files = in_pack("little", 70, 100)
+    manifest = Manifest({**loose(LOOSE_FILES), **files}, packs={"little": PackEntry(3000, 7000)})
+    assert len(planned(manifest, here=set(manifest.files) - set(files))) == LOOSE_FILES + 70
+    dead = Manifest(in_pack("old", 10, MIB // 2), packs={"old": PackEntry(3 * DEAD_BYTES, 30 * MIB)})
+    assert planned(dead, here=set()) == sorted(dead.files)
 
 
 def test_a_file_whose_pack_nobody_knows_travels_alone() -> None:
@@ -104,23 +109,20 @@ def test_what_changed_while_it_was_packed_keeps_its_own_version() -> None:
     assert named_in(packed.on(Manifest())) == {}
 
 
-def test_a_dead_pack_that_cannot_be_rewritten_brings_nobody_else_into_a_pack() -> None:
-    """Otherwise each checkpoint would write a pack for the one file that changed."""
-    files = in_pack("old", 10, MIB // 2)
-    manifest = Manifest({**files, **loose(1)}, packs={"old": PackEntry(3 * DEAD_BYTES, 30 * MIB)})
-    here = set(manifest.files) - {"old/0003.md"}
-    assert plan(manifest, set(), here) == []
+def test_a_pack_in_which_nobody_rides_any_more_brings_nobody_into_a_pack() -> None:
+    """It goes by itself; otherwise a pack would be written for the one file that changed."""
+    manifest = Manifest(loose(1), packs={"empty": PackEntry(3 * DEAD_BYTES, 30 * MIB)})
+    assert planned(manifest) == []
 
 
-def test_a_pack_that_cannot_be_taken_in_takes_nothing_else_along() -> None:
-    """What is new decides how large a pack may be that is written again, not what is left where it is."""
-    stuck = in_pack("stuck", 10, 600)
-    manifest = Manifest(
-        {**loose(LOOSE_FILES), **stuck, **in_pack("larger", 140, 100)},
-        packs={"stuck": PackEntry(3000, 6000), "larger": PackEntry(6000, 14_000)},
-    )
-    here = set(manifest.files) - {"stuck/0003.md"}
-    assert len(plan(manifest, set(), here)) == LOOSE_FILES
+def test_who_left_a_pack_travels_alone_unless_another_pod_packed_it_meanwhile() -> None:
+    files = in_pack("old", 2, 100)
+    first, second = sorted(files)
+    theirs = {**files, second: files[second]._replace(pack="theirs", offset=512)}
+    packed = Packed(left=dict.fromkeys(files, "old"))
+    now = packed.on(Manifest(theirs, packs=dict.fromkeys(("old", "theirs"), PackEntry(10, 20))))
+    assert (now.files[first].pack, now.files[second].pack) == ("", "theirs")
+    assert list(named_in(now)) == ["theirs"]
 
 
 @pytest.mark.parametrize("skew_seconds", [-KEPT_SECONDS + 1, 0, 5, KEPT_SECONDS - 1])
