@@ -111,6 +111,7 @@ class _Walk:
         self._max_path_bytes = max_path_bytes
         self._pending = [""]
         self._uid = os.geteuid()
+        self._owner_uid = home.owner_uid
         self._reads_all = False
 
     @cached_property
@@ -204,6 +205,8 @@ class _Walk:
             reason = self._over_the_cap(found.st_size)
         elif not self._is_readable(found, fd, name):
             reason = not_permitted(found)
+        elif found.st_uid == self._owner_uid:
+            reason = ""
         else:
             look = partial(os.stat, name, dir_fd=fd, follow_symlinks=False)
             reason = foreign_reason(self._home, found, look)

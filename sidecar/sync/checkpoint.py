@@ -24,6 +24,7 @@ from sidecar.names import path_problem
 from sidecar.sync import deletions, mirroring, picture, tombstones, transcripts, whole_files
 from sidecar.sync.adoption import adopt
 from sidecar.sync.compare import is_transcript
+from sidecar.sync.marks import Mark
 from sidecar.sync.progress import Progress, Watcher, nobody
 from sidecar.sync.results import BackupResult, Unsynced
 from sidecar.sync.shipped import Shipped
@@ -108,11 +109,14 @@ def _eligible(workspace: Workspace, scan: Scan) -> tuple[list[FileStat], list[Un
     prefix_bytes = len(workspace.keys.objects.encode())
     dirty: list[FileStat] = []
     refused = [_unsynced(entry) for entry in scan.refused]
+    marks = workspace.ledger.marks()
     for path, stat in scan.files.items():
+        if not _is_dirty(marks.get(path), stat):
+            continue
         problem = path_problem(path, prefix_bytes)
         if problem:
             refused.append(Unsynced(path, problem, stat.size))
-        elif _is_dirty(workspace, stat):
+        else:
             dirty.append(stat)
     return sorted(dirty, key=_order), refused
 
@@ -121,8 +125,7 @@ def _unsynced(entry: Refused) -> Unsynced:
     return Unsynced(entry.path, entry.reason)
 
 
-def _is_dirty(workspace: Workspace, stat: FileStat) -> bool:
-    mark = workspace.ledger.mark(stat.path)
+def _is_dirty(mark: Mark | None, stat: FileStat) -> bool:
     if mark is None:
         return True
     if mark.settled and mark.settled.stat == stat:

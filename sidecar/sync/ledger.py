@@ -144,9 +144,12 @@ class Ledger:
             file = LedgerFile(directory)
             content = content_of(file)
             if content is None or (content.header.user_id, content.header.area) != (user_id, area):
-                content = _Content(Header(user_id, area, new_writer(pod_uid), home))
+                ledger = cls(file, _Content(Header(user_id, area, new_writer(pod_uid), home)), lock_fd)
+                ledger.save()
+                return ledger
             ledger = cls(file, content, lock_fd)
-            ledger.save()
+            if not file.go_on():
+                ledger.save()
             return ledger
         except BaseException:
             os.close(lock_fd)
@@ -332,11 +335,16 @@ def directory_of(state_dir: Path, user_id: str) -> Path:
     return state_dir / "users" / hashlib.sha256(user_id.encode()).hexdigest()[:32]
 
 
-def owners_of(state_dir: Path, home: tuple[int, int]) -> set[str]:
-    """The users whose ledgers under `state_dir` know files in the home with this device and inode."""
+def owners_of(state_dir: Path, home: tuple[int, int], *, besides: str = "") -> set[str]:
+    """The users whose ledgers under `state_dir` know files in the home with this device and inode.
+
+    `besides`: one who is not looked at.
+    """
     owners = set()
-    users = state_dir / "users"
+    users, own = state_dir / "users", directory_of(state_dir, besides)
     for directory in users.iterdir() if users.is_dir() else ():
+        if directory == own:
+            continue
         content = content_of(LedgerFile(directory))
         if content and content.header.home == home and (content.marks or content.flushed):
             owners.add(content.header.user_id)

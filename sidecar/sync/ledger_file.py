@@ -15,6 +15,7 @@ from sidecar.errors import FormatError, LedgerError
 from sidecar.logs import log
 
 FORMAT_MAJOR, FORMAT_MINOR = 1, 1
+_VERSION = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
 # A log of this size is read in a tenth of a second; what is longer than the snapshot is worth a new one.
 _LONG_BYTES = 8 * 1024 * 1024
 
@@ -49,9 +50,13 @@ class LedgerFile:
         if not self._snapshot.exists():
             return None, []
         try:
-            document: dict[str, Any] = orjson.loads(self._snapshot.read_bytes())
+            data = self._snapshot.read_bytes()
+            document: dict[str, Any] = orjson.loads(data)
             self._check_version(str(document["version"]))
-            return document, self._lines(str(document["epoch"]))
+            lines = self._lines(str(document["epoch"]))
+            if document["version"] == _VERSION:
+                self._epoch, self._snapshot_size = str(document["epoch"]), len(data)
+            return document, lines
         except (ValueError, KeyError, TypeError):
             self.say_damaged()
             return None, []
@@ -81,6 +86,23 @@ class LedgerFile:
                 "run the version that wrote it, or give an empty state directory",
             )
 
+    def go_on(self) -> bool:
+        """Add to what `read` found; False where it must be replaced: a log, or an older version's format.
+
+        Raises
+        ------
+        LedgerError: the directory cannot be written.
+        """
+        begun = _epoch_line(self._epoch)
+        if not self._epoch or not self._log.exists() or self._log.read_bytes() != begun:
+            return False
+        try:
+            self._open_log()
+        except OSError as error:
+            raise unusable(self._directory, error) from error
+        self._log_size, self._is_begun = len(begun), True
+        return True
+
     def replace(self, document: dict[str, Any]) -> None:
         """Write a whole snapshot and begin an empty log.
 
@@ -91,18 +113,21 @@ class LedgerFile:
         import orjson
 
         epoch = os.urandom(8).hex()
-        document = {"version": f"{FORMAT_MAJOR}.{FORMAT_MINOR}", "epoch": epoch, **document}
+        document = {"version": _VERSION, "epoch": epoch, **document}
         try:
             data = orjson.dumps(document)
             self._write_snapshot(data)
             self._snapshot_size = len(data)
             self._epoch, self._is_begun = epoch, False
-            if self._log_fd < 0:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-                self._log_fd = os.open(self._log, flags, 0o600)
+            self._open_log()
             self._begin()
         except OSError as error:
             raise unusable(self._directory, error) from error
+
+    def _open_log(self) -> None:
+        if self._log_fd < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._log_fd = os.open(self._log, flags, 0o600)
 
     def _write_snapshot(self, data: bytes) -> None:
         temporary = self._directory / "ledger.json.tmp"
@@ -129,11 +154,9 @@ class LedgerFile:
             raise unusable(self._directory, error) from error
 
     def _begin(self) -> None:
-        import orjson
-
         os.ftruncate(self._log_fd, 0)
         self._log_size = 0
-        self._write(orjson.dumps(["epoch", self._epoch], option=orjson.OPT_APPEND_NEWLINE))
+        self._write(_epoch_line(self._epoch))
         self._is_begun = True
 
     def _write(self, data: bytes) -> None:
@@ -158,3 +181,10 @@ def unusable(directory: Path, error: OSError) -> LedgerError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = "make room on the state volume: a few MiB are enough"
     return LedgerError(f"the state directory {directory} cannot be used: {error.strerror}", hint)
+
+
+def _epoch_line(epoch: str) -> bytes:
+    """What a log begins with."""
+    import orjson
+
+    return orjson.dumps(["epoch", epoch], option=orjson.OPT_APPEND_NEWLINE)

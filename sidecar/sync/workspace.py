@@ -189,8 +189,7 @@ class Workspace(Struct):
 
 def _demand_own_home(state_dir: Path, home: Home, user_id: str) -> None:
     """One home serves one user, also after a restart: the ledgers beside this one tell whose it is."""
-    others = owners_of(state_dir, home.identity) - {user_id}
-    if others:
+    if owners_of(state_dir, home.identity, besides=user_id):
         raise UserError(
             f"the home {home.root} holds the files of another user",
             "put {user_id} into CLAUDE_SIDECAR_HOME to give each user a directory, "

@@ -213,3 +213,27 @@ def test_what_the_manifest_has_not_heard_of_outlives_the_process(tmp_path: Path)
     for _ in range(2):
         with opened(tmp_path) as ledger:
             assert ledger.take_learned() == {"all told": True}
+
+
+def test_a_ledger_to_which_nothing_was_added_is_not_written_anew(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        ledger.record("a", MARK)
+    with opened(tmp_path):
+        before = one(tmp_path, "ledger.json").stat()
+    with opened(tmp_path) as ledger:
+        assert one(tmp_path, "ledger.json").stat() == before
+        ledger.record("b", MARK)
+    with opened(tmp_path) as ledger:
+        assert ledger.marks() == {"a": MARK, "b": MARK}
+        assert one(tmp_path, "ledger.json").stat().st_ino != before.st_ino, "what was added is in a new one"
+
+
+def test_a_ledger_of_an_older_format_is_written_anew_before_anything_is_added(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        ledger.record("a", MARK)
+    opened(tmp_path).close()
+    snapshot = one(tmp_path, "ledger.json")
+    snapshot.write_bytes(snapshot.read_bytes().replace(b'"version":"1.1"', b'"version":"1.0"'))
+    with opened(tmp_path) as ledger:
+        assert ledger.marks() == {"a": MARK}
+        assert b'"version":"1.1"' in snapshot.read_bytes()
