@@ -2,20 +2,29 @@
 
 Promised: entries may come in any order, twice, with gaps, from several writers, and may be contained in the
 object already; the result is the same, holds every line of each, and repeats none beyond its k-th occurrence.
-A writer's own lines keep their order, also those that another writer journalled too. Not promised: that,
-where three writers and more hold each other's lines in contrary orders.
+A line comes behind every line that its writer's file held when it was written, whoever wrote that and whoever
+journalled either of them too: a writer's own lines keep their order, and a session that went from pod to pod
+comes back as it was written. Lines that were written at once, in two files, come in any order.
+
+Why offsets tell the order. What holds a line (a home, an object, the two with the journal on top) holds all
+that its writer had read when it was written. So whoever wrote y after x has x, and all that is in front of x,
+in front of y: y's offset in its writer's file is the larger one. Who journals x without having written it has
+no less in front of it than its writer. So what a line goes on from stands in front of it in the same flush,
+or in one with a smaller offset, or in the object.
+
+Not promised: this, where somebody took lines away, and the file or object is no such set: after a rewind, a
+deletion, or an outside writer's stale copy.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct, field
 
 from sidecar.area.journal import Entry, Lines, Void, Whole
-from sidecar.sync.bodies import blocks
 from sidecar.sync.compare import Version, Winner, winner
 from sidecar.sync.merge import Readable, lines
 
@@ -67,94 +76,33 @@ def by_path(entries: Iterable[Entry]) -> dict[str, Placed]:
 def missing(content: Readable, writers: Mapping[str, Sequence[Lines]]) -> bytes:
     """The lines of `writers` that `content` lacks, to be written behind it.
 
-    Where a writer's record continues exactly what is there so far, its bytes are placed. Where it does not,
-    a line is added only while it occurs less than k times, and what another writer has in front of it first:
-    a pod may have journalled another one's line, whose earlier lines are in that one's entries alone.
+    A line is added only while it occurs less than k times. The flushes stand in the order of their offsets.
     """
-    if not any(writers.values()):
+    in_order = _in_order(writers)
+    if not in_order:
         return b""
-    return _Laying(content, [writers[writer] for writer in sorted(writers)]).all()
-
-
-class _Queue(Struct):
-    """One writer's lines in their order; the first ``laid`` of them are laid.
-
-    ``places``: where each line stands first. ``follows``: the size of a content that its next line continues
-    exactly. ``busy``: one of its lines is being laid.
-    """
-
-    lines: Iterator[tuple[Lines, int, bytes, bytes]]
-    places: Mapping[bytes, int]
-    laid: int = 0
-    follows: int = -1
-    busy: bool = False
-
-
-class _Laying:
-    """What is laid behind `content`, line by line."""
-
-    def __init__(self, content: Readable, writers: Sequence[Sequence[Lines]]) -> None:
-        self._whole = hashlib.sha256()
-        for block in blocks(content):
-            self._whole.update(block)
-        self._held = Counter(identity for _, _, identity in lines(content, 0, content.size))
-        self._size = content.size
-        self._ended = content.size == 0 or bytes(content.read(content.size - 1, 1)) == b"\n"
-        self._added = bytearray()
-        alone = len(writers) == 1
-        self._queues = [_Queue(_steps(one), {} if alone else _places(one)) for one in writers]
-
-    def all(self) -> bytes:
-        for queue in self._queues:
-            self._lay(queue, None)
-        return bytes(self._added)
-
-    def _lay(self, queue: _Queue, end: int | None) -> None:
-        """The lines of `queue` in front of its line number `end`; None: all of them."""
-        queue.busy = True
-        while queue.laid != end and (step := next(queue.lines, None)):
-            queue.laid += 1
-            record, number, line, identity = step
-            if number == 0:
-                exact = record.offset == self._size and record.base == self._whole.hexdigest()
-                queue.follows = self._size if exact else -1
-            if queue.follows == self._size:
-                self._add(line, identity)
-                queue.follows = self._size
-            elif self._held[identity] < record.counts.get(number, 1):
-                self._lay_in_front_of(identity)
-                if self._held[identity] < record.counts.get(number, 1):
-                    self._add(line, identity)
-        queue.busy = False
-
-    def _lay_in_front_of(self, identity: bytes) -> None:
-        """What other writers have in front of this line; where two say the contrary, one of them is right."""
-        for other in self._queues:
-            place = other.places.get(identity, 0)
-            if place > other.laid and not other.busy:
-                self._lay(other, place)
-
-    def _add(self, line: bytes, identity: bytes) -> None:
-        piece = line if self._ended else b"\n" + line
-        self._ended = True
-        self._held[identity] += 1
-        self._added += piece
-        self._whole.update(piece)
-        self._size += len(piece)
-
-
-def _steps(records: Sequence[Lines]) -> Iterator[tuple[Lines, int, bytes, bytes]]:
-    """Each line with its record, its number in that, and its identity."""
-    for record in records:
+    held = Counter(identity for _, _, identity in lines(content, 0, content.size))
+    ended = content.size == 0 or bytes(content.read(content.size - 1, 1)) == b"\n"
+    added = bytearray()
+    for record in in_order:
         for number, line in enumerate(_split(record.data)):
-            yield record, number, line, _identity(line)
+            identity = _identity(line)
+            if held[identity] < record.counts.get(number, 1):
+                held[identity] += 1
+                added += line if ended else b"\n" + line
+                ended = True
+    return bytes(added)
 
 
-def _places(records: Sequence[Lines]) -> dict[bytes, int]:
-    places: dict[bytes, int] = {}
-    for place, (_, _, _, identity) in enumerate(_steps(records)):
-        places.setdefault(identity, place)
-    return places
+def _in_order(writers: Mapping[str, Sequence[Lines]]) -> list[Lines]:
+    """All flushes by offset; each writer's in its order also where its offsets begin anew, after a rewind."""
+    reached: list[tuple[int, Lines]] = []
+    for name in sorted(writers):
+        offset = 0
+        for record in writers[name]:
+            offset = max(offset, record.offset)
+            reached.append((offset, record))
+    return [record for _, record in sorted(reached, key=lambda one: one[0])]
 
 
 def _identity(line: bytes) -> bytes:

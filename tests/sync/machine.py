@@ -281,6 +281,7 @@ class World:
         if before and not before.endswith(b"\n"):
             data = pod.rest.get(path, b"") + b"\n" + data
         self.truth.make(path, *lines)
+        self.truth.go_on(path, before, *lines)
         if torn:
             cut = len(data) - 1 - len(lines[-1]) // 2
             pod.rest[path], data = data[cut:-1], data[:cut]

@@ -43,6 +43,7 @@ class Truth:
         self.kept: dict[str, set[bytes]] = {}
         self.made: dict[str, Counter[bytes]] = {}
         self.disordered: set[str] = set()
+        self.behind: dict[tuple[str, bytes], set[bytes]] = {}
         self.authors: dict[str, set[str]] = {}
         self.changes = 0
         self.account = Account(keys, self.broken, mirrors=mirrors)
@@ -55,6 +56,12 @@ class Truth:
         """Somebody writes these lines (of a transcript) or this version (of another file)."""
         self.made.setdefault(path, Counter()).update(contents)
         self.order.setdefault(path, []).extend(contents)
+
+    def go_on(self, path: str, before: bytes, *lines: bytes) -> None:
+        """Somebody writes `lines` behind `before`: whoever wrote that, it comes first everywhere."""
+        known = {line for line in lines_of(whole_lines(before)) if _NUMBERED.fullmatch(line)}
+        for line in lines:
+            self.behind.setdefault((path, line), known)
 
     def by(self, path: str, author: str) -> None:
         """Who had a hand in `path`: with one alone, what it has last is what the bucket must have."""
@@ -134,12 +141,14 @@ class Truth:
 
     def _check_order(self, path: str, lines: list[bytes], where: str) -> None:
         last: dict[bytes, int] = {}
-        seen: set[bytes] = set()
+        left = set(lines)
         for line in lines:
             match = _NUMBERED.fullmatch(line)
-            if not match or line in seen:
+            if not match or line not in left:
                 continue
-            seen.add(line)
+            left.remove(line)
+            if late := left & self.behind.get((path, line), set()):
+                self.broken.append(f"{where}: {path} has {line!r} in front of {late}, which it goes on from")
             if int(match[2]) <= last.get(match[1], -1):
                 self.broken.append(f"{where}: {path} has the lines of {match[1]!r} out of order: {lines}")
             last[match[1]] = int(match[2])

@@ -78,50 +78,6 @@ def test_laying_on_twice_changes_nothing(ours: list[list[bytes]], theirs: list[l
     assert laid(b"".join(line + b"\n" for line in once), entries) == once
 
 
-class Journalling:
-    """Pods that append, flush and lay on what the others flushed; only the journal holds anything."""
-
-    def __init__(self, count: int) -> None:
-        self.homes: list[list[bytes]] = [[] for _ in range(count)]
-        self.records: list[list[Lines]] = [[] for _ in range(count)]
-        self.durable = [0] * count
-
-    def append(self, pod: int) -> None:
-        self.homes[pod].append(b"%d of %d" % (len(self.homes[pod]), pod))
-
-    def flush(self, pod: int) -> None:
-        lines = self.homes[pod]
-        old, new = (b"".join(b"%s\n" % line for line in part) for part in self._parts(lines, pod))
-        if new:
-            digest = hashlib.sha256(old).hexdigest()
-            self.records[pod].append(Lines("p", len(old), digest, new, 0, 0o600, {}))
-        self.durable[pod] = len(lines)
-
-    def _parts(self, lines: list[bytes], pod: int) -> tuple[list[bytes], list[bytes]]:
-        return lines[: self.durable[pod]], lines[self.durable[pod] :]
-
-    def merge(self, pod: int) -> None:
-        was_durable = self.durable[pod] == len(self.homes[pod])
-        self.homes[pod] = self.laid(self.homes[pod])
-        if was_durable:
-            self.durable[pod] = len(self.homes[pod])
-
-    def laid(self, lines: list[bytes]) -> list[bytes]:
-        entries = [e for pod, own in enumerate(self.records) for e in entries_of(str(pod), list(own))]
-        return laid(b"".join(line + b"\n" for line in lines), entries)
-
-
-@given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from(["append", "flush", "merge"])), max_size=40))
-def test_two_pods_lines_keep_their_order_whoever_journalled_them_too(steps: list[tuple[int, str]]) -> None:
-    pods = Journalling(2)
-    for pod, step in steps:
-        getattr(pods, step)(pod)
-    for home in [*pods.homes, pods.laid([])]:
-        for pod in range(2):
-            own = [int(line.split()[0]) for line in home if line.endswith(b" of %d" % pod)]
-            assert own == sorted(own), home
-
-
 def test_what_a_writer_voided_is_not_laid_on() -> None:
     records: list[Record] = [*records_of([], [[b"old"]]), Void("p"), *records_of([], [[b"new"]])]
     assert laid(b"", entries_of("w", records)) == [b"new"]
