@@ -25,6 +25,7 @@ from sidecar.home.reads import open_file
 from sidecar.sync import journal_reader, merge, orphans, unfold
 from sidecar.sync.bodies import Bytes, sha256
 from sidecar.sync.journal_reader import Journal
+from sidecar.sync.unfold import Placed
 from sidecar.sync.workspace import Workspace
 
 
@@ -61,6 +62,20 @@ class _Proofs(Struct):
         """The object of `path` was written just now."""
         self._lines.pop(path, None)
         self._versions.pop(path, None)
+
+
+class _Others(Struct, frozen=True):
+    """The journal as it was read. ``alive``: the other writers at work; ``placed``: its records by path."""
+
+    read: Journal
+    alive: set[str]
+    placed: dict[str, Placed]
+
+    def lines_to_settle(self, path: str) -> dict[str, list[Lines]]:
+        """All that the journal has of a transcript: one writer's part may go on from another's. Nothing while
+        somebody is at work on it, who brings it himself and may still rewind it."""
+        writers = self.placed[path].lines
+        return {} if self.alive & writers.keys() else writers
 
 
 def fold(workspace: Workspace) -> Folded:
@@ -142,26 +157,27 @@ def _fold_foreign(workspace: Workspace, proofs: _Proofs) -> int:
     for entry in sorted(read.entries, key=lambda one: one.sequence):
         if entry.writer != workspace.ledger.writer and entry.writer not in alive:
             by_writer.setdefault(entry.writer, []).append(entry)
+    others = _Others(read, alive, unfold.by_path(read.entries))
     removed = 0
     unread = {
         (journal_format.parsed(key[len(workspace.keys.journal) :]) or ("", 0))[0] for key in read.unread
     }
     for writer, entries in by_writer.items():
         if writer not in unread:
-            removed += _fold_writer(workspace, proofs, read, entries)
-    others = sum(1 for writer, _ in read.keys if writer != workspace.ledger.writer)
-    if others == removed:
+            removed += _fold_writer(workspace, proofs, others, entries)
+    foreign = sum(1 for writer, _ in read.keys if writer != workspace.ledger.writer)
+    if foreign == removed:
         workspace.ledger.set_header(replace(workspace.ledger.header, foreign_entries=False))
     return removed
 
 
-def _fold_writer(workspace: Workspace, proofs: _Proofs, read: Journal, entries: list[Entry]) -> int:
+def _fold_writer(workspace: Workspace, proofs: _Proofs, others: _Others, entries: list[Entry]) -> int:
     removed = 0
     for number, entry in enumerate(entries):
         later = entries[number + 1 :]
-        if not all(_is_contained(workspace, proofs, record, later) for record in entry.records):
+        if not all(_is_contained(workspace, proofs, others, record, later) for record in entry.records):
             break
-        info: ObjectInfo = read.keys[entry.writer, entry.sequence]
+        info: ObjectInfo = others.read.keys[entry.writer, entry.sequence]
         if info.key not in workspace.seen_folded:
             workspace.seen_folded.add(info.key)
             continue
@@ -172,7 +188,11 @@ def _fold_writer(workspace: Workspace, proofs: _Proofs, read: Journal, entries: 
 
 
 def _is_contained(
-    workspace: Workspace, proofs: _Proofs, record: Lines | Whole | Void, later: list[Entry]
+    workspace: Workspace,
+    proofs: _Proofs,
+    others: _Others,
+    record: Lines | Whole | Void,
+    later: list[Entry],
 ) -> bool:
     if isinstance(record, Void) or _is_voided(record, later):
         return True
@@ -181,8 +201,11 @@ def _is_contained(
             return True
         if workspace.is_there(record.path) and not workspace.refusal(record.path):
             return False  # the next checkpoint ships what the restore brought
+        writers = others.lines_to_settle(record.path)
+        if not writers:
+            return False
         proofs.forget(record.path)
-        orphans.settle_lines(workspace, record.path, {"": [record]})
+        orphans.settle_lines(workspace, record.path, writers)
         return unfold.contained(record, proofs.lines(record.path))
     if not workspace.is_there(record.path):
         return orphans.settle_whole(workspace, record)  # each in its order: a chain of edits stays a chain

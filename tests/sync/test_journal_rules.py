@@ -310,8 +310,8 @@ def foreign_versions_are_nobodys(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         fold,
         "_is_contained",
-        lambda w, proofs, record, later: (
-            isinstance(record, journal.Whole) or contained(w, proofs, record, later)
+        lambda w, proofs, others, record, later: (
+            isinstance(record, journal.Whole) or contained(w, proofs, others, record, later)
         ),
     )
 

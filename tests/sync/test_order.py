@@ -230,3 +230,44 @@ def test_lines_that_three_pods_laid_on_in_contrary_orders_come_in_the_order_of_e
     world.merge(a)
     world.flush(a)
     world.settle()
+
+
+def test_a_pod_that_never_had_a_session_settles_its_parts_in_their_order(world: World) -> None:
+    """Those who wrote it are gone; what each of them journalled goes on from the one before."""
+    a, b, _ = world.pods
+    world.run(b)
+    world.append(b, LOGS[1])
+    world.flush(b)
+    world.run(a)  # it knows that there are others
+    for _ in range(3):
+        b = world.pods[1]
+        world.run(b)
+        world.append(b, LOG, 2)
+        world.flush(b)
+        written = b.content(LOG)
+        world.replace_pod(1)
+    world.wait(100)
+    world.backup(a)
+    assert world.bucket.objects[world.keys.object(LOG)].body == written
+    world.settle()
+
+
+def test_a_part_of_a_session_waits_for_somebody_who_is_at_work_on_it(world: World) -> None:
+    a, b, c = world.pods
+    world.run(c)
+    world.append(c, LOGS[1])
+    world.flush(c)
+    world.run(a)
+    world.run(b)
+    world.append(b, LOG)
+    world.flush(b)
+    world.merge(c)
+    world.append(c, LOG)
+    world.flush(c)
+    world.replace_pod(2)
+    world.wait(61)
+    world.append(b, LOG)
+    world.flush(b)
+    world.backup(a)
+    assert world.keys.object(LOG) not in world.bucket.objects
+    world.settle()
