@@ -162,10 +162,11 @@ def _fitting(workspace: Workspace, wanted: list[Wanted], tally: Tally) -> list[W
 
 
 def _overlay(workspace: Workspace, journal: Journal, tally: Tally) -> None:
-    laid = overlay(workspace, journal, {entry.path for entry in tally.not_restored})
+    skipped = {entry.path for entry in tally.skipped}
+    laid = overlay(workspace, journal, skipped | {entry.path for entry in tally.not_restored})
     tally.files += laid.files
     tally.bytes += laid.bytes
-    tally.not_restored += laid.not_restored
+    tally.not_restored += [entry for entry in laid.not_restored if entry.path not in skipped]
     tally.not_restored += [Unsynced(key, "a journal entry that cannot be read") for key in journal.unread]
     foreign = any(writer != workspace.ledger.writer for writer, _ in journal.keys)
     workspace.ledger.set_header(replace(workspace.ledger.header, foreign_entries=foreign))
