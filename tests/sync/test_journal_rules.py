@@ -187,6 +187,17 @@ def a_small_result_and_its_line(world: World, a: Life, b: Life) -> None:
     world.flush(a)
 
 
+def a_session_goes_from_pod_to_pod(world: World, a: Life, b: Life) -> None:
+    for _ in range(3):
+        world.run(a)
+        world.append(a, LOG)
+        world.append_lines(a, LOG, [b"again"])
+        world.flush(a)
+        a = world.replace_pod(0)
+    world.look()
+    assert Counter(lines_of(world.look().content(LOG) or b""))[b"again"] == 3
+
+
 def much_is_new(world: World, a: Life, b: Life) -> None:
     world.run(a)
     for path in LOGS:
@@ -327,6 +338,10 @@ def lines_come_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(flush, "sorted", lines_first, raising=False)
 
 
+def the_names_decide(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(unfold, "_in_order", lambda writers: [r for name in sorted(writers) for r in writers[name]])
+
+
 def no_cap(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(flush, "_batches", lambda gathered: iter([list(gathered)]))
 
@@ -430,6 +445,7 @@ RULES = (
         in_a_world(a_flush_inside_a_checkpoint),
         whatever_was_flushed_is_folded,
     ),
+    Rule("the order of lines", in_a_world(a_session_goes_from_pod_to_pod), the_names_decide),
     Rule("20, the journal before the ledger", in_a_world(a_flush_does_not_arrive), the_ledger_first),
 )
 
