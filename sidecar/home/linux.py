@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from functools import cache
 from typing import Any
 
@@ -23,6 +24,9 @@ _RENAME_EXCHANGE = 2
 # https://man7.org/linux/man-pages/man2/fallocate.2.html
 _FALLOC_FL_KEEP_SIZE = 1
 
+# As `os.fsencode` does it, in a tenth of its time: a restore renames thousands of files.
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+
 MISSING = frozenset((errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP))
 """What a kernel, a sandbox or a file system without one of these calls answers."""
 
@@ -32,7 +36,7 @@ def open_beneath(directory: int, path: str, flags: int) -> int:
     ctypes, libc = _libc()
     how = (ctypes.c_uint64 * 3)(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
     size = ctypes.c_size_t(ctypes.sizeof(how))
-    return _call(libc.syscall, path, _OPENAT2, directory, os.fsencode(path), how, size)
+    return _call(libc.syscall, path, _OPENAT2, directory, path.encode(_ENCODING, _ERRORS), how, size)
 
 
 def rename_to_free_name(directory: int, old: str, new: str) -> None:
@@ -53,10 +57,11 @@ def reserve(fd: int, offset: int, length: int) -> None:
 
 
 def _rename(directory: int, old: str, new: str, flag: int) -> None:
-    _, libc = _libc()
-    if not hasattr(libc, "renameat2"):
+    renameat2 = getattr(_libc()[1], "renameat2", None)
+    if renameat2 is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    _call(libc.renameat2, new, directory, os.fsencode(old), directory, os.fsencode(new), flag)
+    names = old.encode(_ENCODING, _ERRORS), new.encode(_ENCODING, _ERRORS)
+    _call(renameat2, new, directory, names[0], directory, names[1], flag)
 
 
 @cache

@@ -26,6 +26,8 @@ _MD5_ETAG = re.compile(r'"?([0-9a-f]{32})"?')
 def adopt(workspace: Workspace, listing: Listing, manifest: Manifest, scan: Scan) -> int:
     """Mark every path that is provably equal on both sides and not marked yet; returns how many."""
     adopted = 0
+    if not scan.files:
+        return adopted
     for key, info in listing.objects.items():
         path = workspace.keys.path(key)
         stat = scan.files.get(path)

@@ -110,9 +110,11 @@ def _ours(workspace: Workspace, listing: Listing, tally: Tally) -> dict[str, Obj
     """The objects that belong into a home; the rest is skipped, counted and named once."""
     skipped = [Unsynced(workspace.keys.path(s.key), s.reason) for s in listing.skipped]
     infos: dict[str, ObjectInfo] = {}
-    for key, info in listing.objects.items():
-        path = workspace.keys.path(key)
-        problem = workspace.refusal(path)
+    begin, rules = len(workspace.keys.objects), workspace.rules
+    for key, info in listing.objects.items():  # its names can stand in a home: the listing saw to that
+        path = key[begin:]
+        verdict = rules.decide(path, False)
+        problem = "" if verdict.taken else verdict.reason
         if not problem and info.size > workspace.max_file_bytes:
             problem = f"larger than {workspace.settings.max_file_mib} MiB (CLAUDE_SIDECAR_MAX_FILE_MIB)"
         if problem:
