@@ -76,7 +76,7 @@ def initial_sync(
     prefetch = Prefetch(workspace, packs=not dry_run)
     # The journal first, the objects after: what a checkpoint folds meanwhile is seen by one of the two.
     journal = wait_for_the_living(workspace, seconds=0 if dry_run else WAIT_FOR_OTHERS_SECONDS)
-    begun.result()
+    _begun(workspace, begun)
     listing = area_listing(workspace)
     if listing.objects or journal.keys:
         return _restore(workspace, journal, listing, prefetch, watcher, stop, dry_run)
@@ -127,7 +127,7 @@ def restore_area(
     begun = _begin_beside(workspace)
     prefetch = Prefetch(workspace, packs=not dry_run)
     journal = read_journal(workspace)
-    begun.result()
+    _begun(workspace, begun)
     return _restore(workspace, journal, area_listing(workspace), prefetch, watcher, stop, dry_run)
 
 
@@ -227,9 +227,16 @@ def _begin(workspace: Workspace) -> None:
     deletions.note_home(workspace)
 
 
-def _begin_beside(workspace: Workspace) -> Beside[None]:
-    """The same while the journal is read, from which a ledger learns nothing yet."""
-    return Beside(partial(_begin, workspace), one_by_one=workspace.settings.concurrency == 1)
+def _begin_beside(workspace: Workspace) -> Beside[Callable[[], None]]:
+    """Ask for the same while the journal is read, from which a ledger learns nothing yet."""
+    one_by_one = workspace.settings.concurrency == 1
+    return Beside(partial(tombstones.asked, workspace), one_by_one=one_by_one)
+
+
+def _begun(workspace: Workspace, asked: Beside[Callable[[], None]]) -> None:
+    """Note what came of it, in this thread: nobody else writes the ledger meanwhile."""
+    asked.result()()
+    deletions.note_home(workspace)
 
 
 def _warn(workspace: Workspace, result: BackupResult) -> None:

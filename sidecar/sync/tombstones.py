@@ -8,7 +8,9 @@ clock is asked for that; the time in the tombstone is for people.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -115,13 +117,30 @@ def lay(store: Store, keys: AreaKeys, now: datetime) -> Tombstone:
 
 def meet(workspace: Workspace) -> None:
     """Before a ledger learns anything of the area: note the tombstone that it begins after. Asked once."""
-    header = workspace.ledger.header
-    if _KNOWN in header.extra or not _knows_nothing(workspace):
-        return
+    asked(workspace)()
+
+
+def asked(workspace: Workspace) -> Callable[[], None]:
+    """Ask what `meet` asks, and change nothing; calling what is returned notes the answer.
+
+    So the request may run beside others, and the ledger is written by one thread alone: a request that hangs
+    while everything else failed must not write a header of then over what the next attempt learned.
+    """
+    if _KNOWN in workspace.ledger.header.extra or not _knows_nothing(workspace):
+        return _nothing
     try:
         found = read(workspace.store, workspace.keys)
     except (AccessDenied, FormatError):
-        return  # a restore goes on; `demand` says it before anything is uploaded
+        return _nothing  # a restore goes on; `demand` says it before anything is uploaded
+    return partial(_note_known, workspace, found)
+
+
+def _nothing() -> None:
+    """There is nothing to note."""
+
+
+def _note_known(workspace: Workspace, found: Tombstone | None) -> None:
+    header = workspace.ledger.header
     extra = {**header.extra, _KNOWN: found.id if found else ""}
     workspace.ledger.set_header(replace(header, extra=extra))
     if found:

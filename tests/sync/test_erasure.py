@@ -1,5 +1,6 @@
 """Forgetting a user: all of it goes, nothing else, and it does not come back by an older pod."""
 
+import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,14 @@ from sidecar.area.keys import AreaKeys
 from sidecar.area.objects import IfAbsent
 from sidecar.area.store import Store
 from sidecar.area.versions import Version
-from sidecar.errors import FormatError, StoreUnreachable
+from sidecar.errors import CredentialsRefused, FormatError, StoreUnreachable
 from sidecar.sync import tombstones
 from sidecar.sync.erasure import Erasure, Inventory, activity, erase, inventory
 from sidecar.sync.flusher import Flusher
-from sidecar.sync.initial import backup_home
+from sidecar.sync.initial import backup_home, initial_sync
 from sidecar.sync.tombstones import UserForgotten
+from tests import faults
+from tests.fault_proxy import Exchange, FaultProxy
 from tests.servers import Server, client
 from tests.sync.pods import T0, MakeSettings, Pod, objects, pods
 
@@ -360,6 +363,32 @@ def test_a_pod_whose_first_upload_was_cut_off_does_not_finish_it_after_the_tombs
     with pytest.raises(UserForgotten):
         pod.start()
     assert keys_of(s3, bucket) == [ADA.tombstone]
+
+
+def test_a_tombstone_asked_for_by_an_attempt_that_failed_takes_nothing_back_from_the_next(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, fault_proxy: FaultProxy
+) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1, endpoint=fault_proxy.endpoint)
+    pod.write("CLAUDE.md", "x")
+    released = threading.Event()
+
+    def hold(exchange: Exchange) -> None:
+        released.wait(30)
+        exchange.answer(exchange.ask_server())
+
+    before = set(threading.enumerate())
+    fault_proxy.on("GET", hold, part=ADA.tombstone)
+    fault_proxy.on("GET", faults.answer(403, "SignatureDoesNotMatch"), part="journal", times=2)
+    with pod.open() as workspace:
+        with pytest.raises(CredentialsRefused):
+            initial_sync(workspace)
+        left = [one for one in threading.enumerate() if one not in before and one.name == "beside"]
+        assert initial_sync(workspace).action == "uploaded"
+        assert workspace.ledger.header.restored
+        released.set()
+        for thread in left:
+            thread.join(30)
+        assert workspace.ledger.header.restored
 
 
 @pytest.mark.parametrize(
