@@ -218,6 +218,7 @@ class mounted:
         ("AWS_ACCESS_KEY_ID", "test\n", ("ends with a line break", "echo -n")),
         ("AWS_SECRET_ACCESS_KEY", "secret-word\r\n", ("ends with a line break",)),
         ("AWS_SESSION_TOKEN", "a\nsecret-word", ("control character",)),
+        ("AWS_SECRET_ACCESS_KEY", "secret-word\udcff", ("not UTF-8",)),
         ("AWS_REGION", "us east{", ("us east{", "eu-west-1")),
     ],
 )
@@ -227,6 +228,18 @@ def test_an_aws_variable_that_no_request_can_carry(
     ended = command(environ_of(settings_for(bucket, user_id="ada"), **{name: value}), "restore")
     one_sentence(ended, 2, name, *words)
     assert "secret-word" not in ended.stderr
+
+
+def test_an_aws_variable_that_is_somebody_elses_stops_nothing_and_is_not_shown(
+    bucket: str, settings_for: MakeSettings
+) -> None:
+    others = {"AWS_RDS_CERTIFICATE": "-----BEGIN\nabc\n-----END\n", "AWS_RDS_PASSWORD": "secret-word"}
+    environ = environ_of(settings_for(bucket, user_id="ada"), **others)
+    assert command(environ, "restore").returncode == 0
+    shown = command(environ, "config")
+    assert shown.returncode == 0
+    assert "AWS_RDS" not in shown.stdout
+    assert "secret-word" not in shown.stdout + shown.stderr
 
 
 def test_a_request_that_cannot_be_written_down_is_an_error_and_no_panic(
