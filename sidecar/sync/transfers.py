@@ -109,7 +109,10 @@ class _Pool(Generic[T]):
     def _work(self) -> None:
         try:
             while (job := self._next()) is not None:
-                self.ends.append(self._end_of(job))
+                end = self._end_of(job)
+                self.ends.append(end)
+                if end.error is not None and concerns_all(end.error):
+                    self.halt()  # now: the reason is told before what did not start because of it
         except BaseException as error:  # `jobs` itself failed
             self.problem = error
         finally:
@@ -132,8 +135,6 @@ class _Pool(Generic[T]):
                 return Done(job, None, started=False)
             return Done(job, job.work())
         except BaseException as error:
-            if concerns_all(error):
-                self.halt()
             return Done(job, None, error)
         finally:
             self._gate.leave(weight)

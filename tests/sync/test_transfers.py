@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
 
 from sidecar.errors import HomeError, StoreUnreachable
+from sidecar.sync import transfers
 from sidecar.sync.transfers import Job, run_jobs
 
 
@@ -43,6 +45,26 @@ def test_after_an_error_that_concerns_all_no_further_job_starts() -> None:
 
     ends = list(run_jobs(_jobs(100, work), workers=1))
     assert [done.started for done in ends] == [True] + [False] * 99
+
+
+def test_the_error_that_ended_it_is_told_before_what_did_not_start_because_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leave = transfers._Gate.leave
+
+    def slowly(gate: transfers._Gate, weight: int) -> None:
+        leave(gate, weight)
+        if weight == 2:
+            time.sleep(0.2)  # the thread that met it has to wait for the interpreter
+
+    def away() -> int:
+        raise StoreUnreachable("nobody answers")
+
+    monkeypatch.setattr(transfers._Gate, "leave", slowly)
+    jobs = _jobs(500, lambda number: time.sleep(0.001) or number)
+    ends = run_jobs([Job("away", 2, away), *jobs], workers=8)
+    failed = next(done for done in ends if done.value is None)
+    assert isinstance(failed.error, StoreUnreachable)
 
 
 @pytest.mark.parametrize("raised", [False, True])
