@@ -64,7 +64,8 @@ class Whole(Struct, frozen=True):
 
 
 class Void(Struct, frozen=True):
-    """What this writer journalled of `path` before is settled: it was rewritten, and the old version kept."""
+    """What this writer journalled of `path` before is settled: it was rewritten and the old version kept, or
+    reverted, or deleted."""
 
     path: str
     data: bytes = b""

@@ -20,7 +20,7 @@ from sidecar.home.writes import append, open_writer
 from sidecar.sync import merge
 from sidecar.sync.bodies import Pieced, Spool, blocks
 from sidecar.sync.compare import Local, RestoreStep, is_transcript, restore_step
-from sidecar.sync.marks import Mark, lasting
+from sidecar.sync.marks import Flushed, Mark, lasting
 from sidecar.sync.snapshots import Snapshot
 from sidecar.sync.workspace import Workspace
 
@@ -172,6 +172,8 @@ class _Path:
         entry = self.entry
         told = entry is not None and (entry.etag, entry.digest) == (info.etag, sha256)
         self.workspace.ledger.record(self.path, mark, told=told)
+        if not is_transcript(self.path) and self.workspace.ledger.flushed(self.path):
+            self.workspace.ledger.laid(self.path, Flushed(info.size, sha256, 0, known))
 
     def _meet(self) -> Arrival:
         with open_file(self.workspace.home, self.path) as file:

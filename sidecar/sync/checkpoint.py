@@ -24,7 +24,7 @@ from sidecar.names import path_problem
 from sidecar.sync import deletions, mirroring, picture, tombstones, transcripts, whole_files
 from sidecar.sync.adoption import adopt
 from sidecar.sync.compare import is_transcript
-from sidecar.sync.marks import Mark
+from sidecar.sync.marks import Flushed, Mark
 from sidecar.sync.progress import Progress, Watcher, nobody
 from sidecar.sync.results import BackupResult, Unsynced
 from sidecar.sync.shipped import Shipped
@@ -111,7 +111,7 @@ def _eligible(workspace: Workspace, scan: Scan) -> tuple[list[FileStat], list[Un
     refused = [_unsynced(entry) for entry in scan.refused]
     marks = workspace.ledger.marks()
     for path, stat in scan.files.items():
-        if not _is_dirty(marks.get(path), stat):
+        if not _is_dirty(marks.get(path), workspace.ledger.flushed(path), stat):
             continue
         problem = path_problem(path, prefix_bytes)
         if problem:
@@ -125,8 +125,8 @@ def _unsynced(entry: Refused) -> Unsynced:
     return Unsynced(entry.path, entry.reason)
 
 
-def _is_dirty(mark: Mark | None, stat: FileStat) -> bool:
-    if mark is None:
+def _is_dirty(mark: Mark | None, flushed: Flushed | None, stat: FileStat) -> bool:
+    if mark is None or (flushed and flushed.unsettled):
         return True
     if mark.settled and mark.settled.stat == stat:
         return False

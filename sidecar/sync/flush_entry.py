@@ -22,12 +22,22 @@ def put_entry(workspace: Workspace, records: tuple[Record, ...], *, ended: bool 
     """
     for _ in range(_TRIES):
         sequence = workspace.ledger.next_sequence()
-        entry = Entry(workspace.ledger.writer, sequence, workspace.now_ns(), records, ended)
-        body = journal.encoded(entry)
-        key = workspace.keys.journal + journal.name(entry.writer, sequence)
         try:
-            workspace.store.put(key, body, condition=IfAbsent(), metadata={})
-            return sequence, len(body)
+            return sequence, put_as(workspace, sequence, records, ended=ended)
         except ConditionFailed:
             continue
     raise ConditionFailed("the journal's numbers are taken again and again", "give a fresh state directory")
+
+
+def put_as(workspace: Workspace, sequence: int, records: tuple[Record, ...], *, ended: bool = False) -> int:
+    """Write one entry under a number that the ledger gave for it alone; returns its size in bytes.
+
+    Raises
+    ------
+    ConditionFailed: the number is taken. StoreError: the entry is not in the bucket, or nobody knows.
+    """
+    entry = Entry(workspace.ledger.writer, sequence, workspace.now_ns(), records, ended)
+    body = journal.encoded(entry)
+    key = workspace.keys.journal + journal.name(entry.writer, sequence)
+    workspace.store.put(key, body, condition=IfAbsent(), metadata={})
+    return len(body)

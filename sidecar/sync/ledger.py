@@ -26,6 +26,7 @@ from sidecar.sync.marks import (
     Header,
     Mark,
     OwnEntry,
+    OwnVoid,
     header_document,
     header_of,
     new_writer,
@@ -234,15 +235,32 @@ class Ledger:
                 noted = replace(after, sequence=newest, folded=before.folded if before else 0)
                 self._apply(["flushed", path, packed_flushed(noted)])
 
-    def fold(self, path: str, before: Flushed | None, after: Flushed) -> None:
-        """Note that the object of `path` holds all that `before` stood for, and is durable up to `after`.
+    def reserve(self, path: str) -> tuple[Flushed | None, int]:
+        """What of `path` is in the journal, and a number, taken before the file is read: an entry up to it
+        was made of what stood here before, and a later one of what stood here since.
 
-        A flush that came in between (the ledger no longer says `before`) keeps its say.
+        Where entries of `path` are not settled the number is the caller's alone, to declare them void with:
+        a flush of what comes meanwhile gets a later one, and stays (rule 18).
         """
         with self._mutex:
+            flushed = self._content.flushed.get(path)
+            if flushed and flushed.unsettled:
+                self._apply(["sequence", self._content.sequence + 1])
+            return flushed, self._content.sequence
+
+    def fold(self, path: str, before: Flushed | None, after: Flushed, void: OwnVoid | None = None) -> None:
+        """Note that the object of `path` holds all that `before` stood for, and is durable up to `after`.
+
+        `void`: the entry that says the same to others. A flush that came in between (the ledger no longer
+        says `before`) keeps its say.
+        """
+        with self._mutex:
+            if void:
+                self._apply(["entry", void.sequence, packed_entry(void.entry)])
             now = self._content.flushed.get(path)
             upto = before.sequence if before else 0
             if now is None or (before and now.sequence == before.sequence):
+                upto = max(upto, void.sequence) if void else upto
                 now = replace(after, sequence=upto)
             self._apply(["flushed", path, packed_flushed(replace(now, folded=max(now.folded, upto)))])
 

@@ -62,6 +62,11 @@ class Flushed(Struct, frozen=True):
     stat: FileStat | None = None
     folded: int = 0
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether an entry carries something of the path that no checkpoint found settled."""
+        return self.sequence > self.folded
+
 
 class OwnEntry(Struct, frozen=True):
     """A journal entry of this writer that is still in the bucket.
@@ -73,6 +78,13 @@ class OwnEntry(Struct, frozen=True):
     paths: tuple[str, ...]
     size: int
     folded: bool = False
+
+
+class OwnVoid(Struct, frozen=True):
+    """An entry of this writer that declares what it journalled of ``entry.paths`` before void."""
+
+    sequence: int
+    entry: OwnEntry
 
 
 class Header(Struct, frozen=True):

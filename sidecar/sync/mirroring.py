@@ -11,12 +11,11 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from sidecar.area.journal import Void
 from sidecar.errors import AccessDenied, ConditionFailed, FormatError, SidecarError
 from sidecar.logs import log
+from sidecar.sync import rewritten
 from sidecar.sync.deletion_rules import Brake, braked
 from sidecar.sync.deletions import is_gone, remember
-from sidecar.sync.flush_entry import put_entry
 from sidecar.sync.journal_reader import read_journal
 from sidecar.sync.transfers import Job, run_jobs
 from sidecar.sync.workspace import Workspace
@@ -96,15 +95,16 @@ def settled(workspace: Workspace, mirrored: Mirrored) -> None:
 
 def _void(workspace: Workspace, paths: list[str]) -> None:
     """Without this a deleted transcript comes back as its tail."""
-    flushed = {path: known for path in paths if (known := workspace.ledger.flushed(path))}
+    if not paths:
+        return
+    number = workspace.ledger.next_sequence()  # before the look: what comes back is flushed under a later one
+    gone = [path for path in paths if is_gone(workspace, path)]
+    flushed = {path: known for path in gone if (known := workspace.ledger.flushed(path))}
     if not flushed:
         return
-    sequence, size = put_entry(workspace, tuple(Void(path) for path in flushed))
-    workspace.ledger.record_flush(sequence, size, flushed)
-    for path in flushed:
-        noted = workspace.ledger.flushed(path)
-        if noted:
-            workspace.ledger.fold(path, noted, noted)
+    void = rewritten.void(workspace, flushed, number)
+    for path, known in flushed.items():
+        workspace.ledger.fold(path, known, known, void)
 
 
 def _delete_all(workspace: Workspace, etags: Mapping[str, str]) -> Mirrored:

@@ -183,7 +183,7 @@ def _lay_whole(workspace: Workspace, path: str, placed: Placed) -> int:
             replacing = file.stat
             if sha256(file) == whole.sha256:
                 return 0
-            if mark is None or sha256(file) != mark.digest:
+            if mark is None or not _is_as_known(workspace, file, mark):
                 return 0  # changed here: the checkpoint decides
     with open_writer(workspace.home, path) as writer:
         writer.write(whole.data)
@@ -194,6 +194,13 @@ def _lay_whole(workspace: Workspace, path: str, placed: Placed) -> int:
     after = Flushed(len(whole.data), whole.sha256, 0, stat)
     workspace.ledger.laid(path, after)
     return len(whole.data)
+
+
+def _is_as_known(workspace: Workspace, file: StableFile, mark: Mark) -> bool:
+    """Whether the file holds what both its object and the last flush left: one that was brought back to its
+    object behind a flush was changed."""
+    flushed, digest = workspace.ledger.flushed(file.stat.path), sha256(file)
+    return digest == mark.digest and (flushed is None or digest == flushed.digest)
 
 
 def _object_version(

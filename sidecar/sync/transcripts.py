@@ -35,9 +35,10 @@ def ship(workspace: Workspace, stat: FileStat, *, contested: bool = False) -> Sh
     StoreError, LedgerError: nothing is known to have changed. HomeError: the file cannot be read.
     """
     for attempt in range(TRIES):
+        flushed, number = workspace.ledger.reserve(stat.path)
         try:
             with open_file(workspace.home, stat.path) as file:
-                return _Shipment(workspace, file, stat).ship(contested)
+                return _Shipment(workspace, file, stat, flushed, number).ship(contested)
         except FileChanged as error:
             if not workspace.is_there(stat.path):
                 return Shipped(stat.path)
@@ -53,18 +54,24 @@ class _Remote(Struct, frozen=True):
 
 
 class _Shipment:
-    """One transcript's way up. Both marks are taken from one snapshot of the local file (rule 18)."""
+    """One transcript's way up. Both marks are taken from one snapshot of the local file (rule 18).
 
-    def __init__(self, workspace: Workspace, file: StableFile, seen: FileStat) -> None:
+    `flushed`, `number`: what the journal had of it before it was read, and the number of a `Void` for that.
+    """
+
+    def __init__(
+        self, workspace: Workspace, file: StableFile, seen: FileStat, flushed: Flushed | None, number: int
+    ) -> None:
         self.workspace = workspace
         self.file = file
         self.path = file.stat.path
         self.mark = workspace.ledger.mark(self.path)
         self.read_at_ns = workspace.now_ns()
-        limit = min(seen.size, file.size)
+        self.flushed, self.number = flushed, number
+        # What was flushed since the scan comes too: what it names was durable before it.
+        limit = min(max(seen.size, flushed.size if flushed else 0), file.size)
         end = file.last_newline(limit)
         self.tail_bytes = limit - end
-        self.flushed = workspace.ledger.flushed(self.path)
         known = [p for p in (_local_prefix(self.mark), _flushed_prefix(self.flushed)) if p and p[0] <= end]
         self.local = Snapshot(file, end, [size for size, _ in known])
         held = {(size, digest) for size, digest in known if self.local.prefix_sha256(size) == digest}
@@ -184,19 +191,18 @@ class _Shipment:
         local_digest = digest_of_end if end is not None else self.local.sha256
         mark = Mark(etag, size, digest, local_size, local_digest, known, stat.mtime_ns, stat.mode)
         self.workspace.ledger.record(self.path, mark)
-        if end is None:
-            self._fold()
+        self._fold()
 
     def _fold(self) -> None:
         """The object holds the snapshot, and so what the journal has of it, unless that was rewritten."""
-        before = self.flushed
+        before, void = self.flushed, None
         if before is None:
             return
+        if not self.begins_with_flushed and before.unsettled:
+            rewritten.keep_aside(self.workspace, self.path, before)
+            void = rewritten.void(self.workspace, [self.path], self.number)
         after = Flushed(self.end, self.local.sha256, 0, self.stat)
-        if not self.begins_with_flushed and before.sequence > before.folded:
-            rewritten.settle(self.workspace, self.path, before)
-            before = self.workspace.ledger.flushed(self.path)
-        self.workspace.ledger.fold(self.path, before, after)
+        self.workspace.ledger.fold(self.path, before, after, void)
 
 
 def _local_prefix(mark: Mark | None) -> tuple[int, str] | None:

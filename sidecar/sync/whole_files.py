@@ -13,6 +13,7 @@ from sidecar.area.objects import Condition, IfAbsent, IfMatch, ObjectHead
 from sidecar.errors import ConditionFailed, FileChanged, ObjectMissing, StoreError
 from sidecar.home.entries import FileStat
 from sidecar.home.reads import StableFile, json_problem, must_be_whole_json, open_file
+from sidecar.sync import rewritten
 from sidecar.sync.bodies import Spool
 from sidecar.sync.compare import Version, Winner, winner
 from sidecar.sync.marks import Flushed, Mark, Settled, lasting
@@ -35,9 +36,10 @@ def ship(workspace: Workspace, stat: FileStat, *, contested: bool = False) -> Sh
     StoreError, LedgerError: nothing is known to have changed. HomeError: the file cannot be read.
     """
     for attempt in range(TRIES):
+        flushed, sequence = workspace.ledger.reserve(stat.path)
         try:
             with open_file(workspace.home, stat.path) as file:
-                return _Shipment(workspace, file).ship(contested)
+                return _Shipment(workspace, file, flushed, sequence).ship(contested)
         except FileChanged as error:
             if not workspace.is_there(stat.path):
                 return Shipped(stat.path)  # deleted since the scan: the next round sees that
@@ -47,15 +49,20 @@ def ship(workspace: Workspace, stat: FileStat, *, contested: bool = False) -> Sh
 
 
 class _Shipment:
-    """One file's way up: its bytes are read once and fixed, then decided on."""
+    """One file's way up: its bytes are read once and fixed, then decided on.
 
-    def __init__(self, workspace: Workspace, file: StableFile) -> None:
+    `flushed`, `sequence`: what the journal had of it before it was read; an entry up to that number was made
+    of what stood here before.
+    """
+
+    def __init__(
+        self, workspace: Workspace, file: StableFile, flushed: Flushed | None, sequence: int
+    ) -> None:
         self.workspace = workspace
         self.file = file
         self.path = file.stat.path
         self.mark = workspace.ledger.mark(self.path)
-        self.flushed = workspace.ledger.flushed(self.path)
-        self.sequence = workspace.ledger.sequence  # an entry up to it was made of what stood here before
+        self.flushed, self.sequence = flushed, sequence
         self.read_at_ns = workspace.now_ns()
         self.body = Snapshot(file, file.size)
         if not file.unchanged():
@@ -144,15 +151,15 @@ class _Shipment:
             if error.outage and self.mark:  # it may have arrived: the next round looks before it believes
                 workspace.ledger.record(self.path, self.mark.cleared())
             raise
-        self._record(etag)
+        self._record(etag, sent=True)
         return Shipped(self.path, self.body.size, moved=True, noted=True, conflict=conflict)
 
-    def _record(self, etag: str) -> None:
+    def _record(self, etag: str, *, sent: bool = False) -> None:
         stat, size, digest = self.file.stat, self.body.size, self.digest
         known = lasting(stat, self.read_at_ns)
         mark = Mark(etag, size, digest, size, digest, known, stat.mtime_ns, stat.mode)
         self.workspace.ledger.record(self.path, mark)
-        self._fold()
+        self._fold(sent=sent)
 
     def _contest(self) -> Shipped:
         """Somebody else's version stands there: read it, decide, try again, at most a few times."""
@@ -204,9 +211,15 @@ class _Shipment:
         self.workspace.ledger.record(self.path, replace(base, settled=settled))
         self._fold()
 
-    def _fold(self) -> None:
-        """What the journal holds of this file is older than what was just decided on."""
-        if self.flushed:
-            known = lasting(self.file.stat, self.read_at_ns)
-            after = Flushed(self.body.size, self.digest, 0, known)
-            self.workspace.ledger.fold(self.path, self.flushed, after)
+    def _fold(self, *, sent: bool = False) -> None:
+        """What the journal holds of this file is older than what was just decided on. The object says so to
+        others if it was `sent`; else the edit that the agent went back from, or on from, is declared void: a
+        restore would lay it on."""
+        before, void = self.flushed, None
+        if before is None:
+            return
+        if before.unsettled and before.digest != self.digest and not sent:
+            void = rewritten.void(self.workspace, [self.path], self.sequence)
+        known = lasting(self.file.stat, self.read_at_ns)
+        after = Flushed(self.body.size, self.digest, 0, known)
+        self.workspace.ledger.fold(self.path, before, after, void)

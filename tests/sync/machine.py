@@ -23,7 +23,7 @@ from sidecar.settings import Settings
 from sidecar.sync.compare import is_transcript
 from sidecar.sync.flusher import Flusher
 from sidecar.sync.initial import backup_home, initial_sync, restore_area
-from sidecar.sync.marks import Mark
+from sidecar.sync.marks import Flushed, Mark
 from sidecar.sync.workspace import Workspace
 from tests.sync.machine_points import (
     Duet,
@@ -86,6 +86,7 @@ class Life(Pod):
         self.touched: dict[str, bytes | None] = {}
         self.rest: dict[str, bytes] = {}
         self.marks: dict[str, Mark] = {}
+        self.flushed: dict[str, Flushed] = {}
         self.known: set[str] = set()
         self.session: Session | None = None
         self.looked: Callable[[str, str], None] = lambda by, key: None
@@ -118,6 +119,7 @@ class Life(Pod):
     def _note(self, workspace: Workspace) -> None:
         ledger = workspace.ledger
         self.marks, self.known, self.opened = ledger.marks(), ledger.known_paths(), True
+        self.flushed = {path: noted for path in self.known if (noted := ledger.flushed(path))}
 
     # -- the sidecar as it runs: one process, whose flusher and workspace remember
 
@@ -249,6 +251,7 @@ class World:
         self._tiny = tiny_blocks
         self._count = 0
         self._busy: list[Life] = []
+        self._seen: dict[str, int] = {}
         self.last_points = 0
         self.pods = [self._new_life(number) for number in range(pods)]
 
@@ -475,6 +478,7 @@ class World:
 
     def lose_home(self, pod: Life) -> None:
         pod.halt()
+        self.truth.robbed.update(LOGS)  # a session of the same name in the new home counts as rewritten
         shutil.rmtree(pod.home, ignore_errors=True)
         self._new_agent(pod)
 
@@ -600,6 +604,8 @@ class World:
         self.tally.operations += 1
         self.truth.account.begins(pod.store.writer)
         before, pod.touched, pod.opened = pod.contents(), {}, False
+        if len(self._busy) == 0:
+            self._seen = {path: len(versions) for path, versions in self.truth.ever.items()}
         process = Process(lambda: self.now_ns + pod.skew_ns, events, kind)
         result = None
         self._busy.append(pod)
@@ -659,10 +665,19 @@ class World:
         elif is_transcript(path):
             if not new.startswith(old):
                 self._broken(f"a restore of {pod.name} made {new!r} of the transcript {old!r}")
-        elif mark is None and old not in self.truth.kept.get(path, ()):
-            self._broken(f"a restore of {pod.name} replaced {path}, {old!r} by {new!r}; it is kept nowhere")
-        elif mark is not None and (path in pod.touched or mark.local_digest != sha256(old)):
+        elif mark is None:
+            if old not in self.truth.kept.get(path, ()) and not self._was_adopted(path, old):
+                self._broken(
+                    f"a restore of {pod.name} replaced {path}, {old!r} by {new!r}; it is kept nowhere"
+                )
+        elif path in pod.touched or _was_changed(old, mark, pod.flushed.get(path)):
             self._broken(f"a restore of {pod.name} undid the local change of {path}, {old!r}, by {new!r}")
+
+    def _was_adopted(self, path: str, old: bytes) -> bool:
+        """Whether the operation that ended just now met this very version as the object: nothing was unknown
+        of it, and an entry that was made from it may be laid on it."""
+        versions = self.truth.ever.get(path, [])
+        return old in {version.body for version in versions[max(0, self._seen.get(path, 0) - 1) :]}
 
     def _check_durable(self, pod: Life, before: dict[str, bytes], refused: set[str]) -> None:
         for path, body in before.items():
@@ -670,7 +685,9 @@ class World:
                 continue
             if not self.truth.is_durable(path, body):
                 self._broken(f"{pod.name} said durable, and {path} is not in the bucket: {body!r}")
-            elif not is_transcript(path):
+            elif is_transcript(path):
+                self.truth.said_lines_durable(path, body)
+            else:
                 self.truth.said_durable(pod.name, path, body)
 
     def _broken(self, sentence: str) -> None:
@@ -705,6 +722,9 @@ class World:
             lacking = account.restorable(path) - Counter(lines_of(body or b""))
             if lacking:
                 self._broken(f"a fresh pod lacks lines of {path}: {dict(lacking)}")
+            lacking = self.truth.lines_to_come(path) - Counter(lines_of(body or b""))
+            if lacking:
+                self._broken(f"a fresh pod lacks durable lines of {path}: {dict(lacking)}")
             return
         versions = {version for version in account.versions(path) if not refused_json(path, version)}
         if body is None and versions and path not in (FILE, BELOW):
@@ -789,6 +809,11 @@ class World:
 
     def _was_deleted_outside(self, path: str) -> bool:
         return self.keys.object(path) in self.bucket.before
+
+
+def _was_changed(old: bytes, mark: Mark, flushed: Flushed | None) -> bool:
+    """Whether this version of a file is another than what the ledger knew of it last."""
+    return sha256(old) != mark.local_digest or bool(flushed and flushed.digest != sha256(old))
 
 
 def refused_json(path: str, body: bytes) -> bool:

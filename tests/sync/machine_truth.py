@@ -49,6 +49,8 @@ class Truth:
         self.account = Account(keys, self.broken, mirrors=mirrors)
         self.order: dict[str, list[bytes]] = {}
         self.durable: dict[str, int] = {}
+        self.told: dict[str, Counter[bytes]] = {}
+        self.robbed: set[str] = set()
 
     # -- what agents and outside writers make
 
@@ -84,6 +86,9 @@ class Truth:
             self._judge(path, change)
         else:
             self.by(path, OUTSIDE)
+            old, new = (lines_of(version.body) if version else [] for version in (change.old, change.new))
+            if Counter(old) - Counter(new):
+                self.robbed.add(path)
         if change.new:
             self.ever.setdefault(path, []).append(change.new)
 
@@ -169,6 +174,15 @@ class Truth:
         if self.authors.get(path) == {author}:
             at = _last(self.order[path], content)
             self.durable[path] = max(at, self.durable.get(path, -1))
+
+    def said_lines_durable(self, path: str, content: bytes) -> None:
+        """Somebody was told that the lines of this transcript are durable."""
+        self.told[path] = self.told.get(path, Counter()) | Counter(lines_of(whole_lines(content)))
+
+    def lines_to_come(self, path: str) -> Counter[bytes]:
+        """The lines that were said to be durable, and that nobody took out of the transcript since."""
+        gone = path in self.disordered or path in self.robbed
+        return Counter() if gone else self.told.get(path, Counter())
 
     def is_older_than_durable(self, path: str, content: bytes) -> bool:
         """Whether the one author of `path` went on from `content`, and what came after is durable."""

@@ -364,8 +364,8 @@ def objects_first(patch: pytest.MonkeyPatch) -> None:
 def whatever_was_flushed_is_folded(patch: pytest.MonkeyPatch) -> None:
     real = Ledger.fold
 
-    def fold_all(self: Ledger, path: str, known: Flushed | None, after: Flushed) -> None:
-        real(self, path, self.flushed(path), after)
+    def fold_all(self: Ledger, path: str, known: Flushed | None, after: Flushed, *void: Any) -> None:
+        real(self, path, self.flushed(path), after, *void)
 
     patch.setattr(Ledger, "fold", fold_all)
 

@@ -343,3 +343,186 @@ def test_a_line_that_another_pod_journalled_too_comes_behind_those_of_its_own_wr
     world.merge(a)  # behind a line that is not: both go into one entry
     world.flush(a)
     world.settle()
+
+
+def test_an_edit_that_was_flushed_and_taken_back_does_not_come_back(world: World) -> None:
+    """The file is what its object holds again, so nothing is sent; only the journal still has the edit."""
+    (a, _) = world.pods
+    first = world.edit(a, SETTINGS)
+    world.run(a)
+    world.backup(a)
+    world.edit(a, SETTINGS)
+    world.flush(a)
+    world.put_in(a, SETTINGS, first)
+    assert world.backup(a).durable
+    assert world.look().content(SETTINGS) == first
+    world.settle()
+    assert not world.truth.account.entries
+
+
+def test_a_restore_into_a_live_home_does_not_lay_on_an_edit_that_was_taken_back(world: World) -> None:
+    (a, _) = world.pods
+    first = world.edit(a, SETTINGS)
+    world.run(a)
+    world.backup(a)
+    world.edit(a, SETTINGS)
+    world.flush(a)
+    world.put_in(a, SETTINGS, first)
+    world.merge(a)
+    assert a.content(SETTINGS) == first
+    world.settle()
+
+
+def test_an_edit_laid_on_by_a_restore_and_taken_back_is_not_laid_on_again(world: World) -> None:
+    a, b = world.pods
+    first = world.edit(a, SETTINGS)
+    world.run(a)
+    world.backup(a)
+    world.run(b)
+    world.edit(a, SETTINGS)
+    world.flush(a)
+    world.merge(b)
+    world.put_in(b, SETTINGS, first)
+    world.merge(b)
+    assert b.content(SETTINGS) == first
+    world.settle()
+
+
+def test_an_edit_is_not_laid_over_the_later_one_that_somebody_else_had_sent_before(world: World) -> None:
+    """The object holds the later version already, by another hand and with an earlier time."""
+    (a, _) = world.pods
+    world.edit(a, SETTINGS)
+    world.run(a)
+    world.backup(a)
+    world.outside_put(SETTINGS)
+    theirs = object_at(world, SETTINGS)
+    world.wait(100)
+    world.edit(a, SETTINGS)
+    world.flush(a)
+    world.put_in(a, SETTINGS, theirs)
+    assert world.backup(a).durable
+    assert world.look().content(SETTINGS) == theirs
+    world.settle()
+
+
+def test_a_rewind_to_just_what_the_object_holds_is_not_undone(world: World) -> None:
+    (a, _) = world.pods
+    world.append(a, LOG, 2)
+    world.run(a)
+    world.backup(a)
+    world.append(a, LOG)
+    world.flush(a)
+    world.rewind(a, LOG, 2)
+    world.backup(a)
+    assert world.look().content(LOG) == a.content(LOG)
+    world.settle()
+    assert not world.truth.account.entries
+
+
+@pytest.mark.parametrize("path", [LOG, SETTINGS])
+@pytest.mark.parametrize("fate", [Fate.UNREACHABLE, Fate.LOST, None])
+def test_a_rewind_whose_settling_failed_is_settled_by_the_next_checkpoint(
+    world: World, path: str, fate: Fate | None
+) -> None:
+    (a, _) = world.pods
+    first = world.edit(a, SETTINGS)
+    world.append(a, LOG, 3)
+    world.run(a)
+    world.backup(a)
+    world.edit(a, SETTINGS)
+    world.append(a, LOG)
+    world.flush(a)
+    world.put_in(a, SETTINGS, first) if path == SETTINGS else world.rewind(a, LOG, 1, more=1)
+    void = f"{world.keys.journal}pod-0001/000000000002.zst"
+    world.backup(a, {f"before put {void}": [lambda: world.trouble(a, [fate]) if fate else world.die()]})
+    world.run(a)
+    assert world.backup(a).durable
+    assert world.look().content(path) == a.content(path)
+    world.settle()
+
+
+def test_a_line_flushed_after_the_scan_of_a_checkpoint_is_no_rewind(world: World) -> None:
+    """The checkpoint is at other files, of the transcript it knows the size from its scan."""
+    (a, _) = world.pods
+    world.append(a, LOG)
+    world.edit(a, SETTINGS)
+    world.run(a)
+    world.backup(a)
+    world.append(a, LOG)
+    world.edit(a, SETTINGS)
+
+    def more() -> None:
+        world.append(a, LOG)
+        world.happen(a, "flush", LOG)
+
+    world.backup(a, {f"before put {world.keys.object(SETTINGS)}": [more]})
+    assert world.look().content(LOG) == a.content(LOG)
+    assert not world.truth.kept
+    world.settle()
+
+
+def test_a_line_flushed_while_a_rewind_is_settled_is_not_settled_with_it(world: World) -> None:
+    (a, _) = world.pods
+    world.append(a, LOG, 3)
+    world.run(a)
+    world.backup(a)
+    world.append(a, LOG)
+    world.flush(a)
+    world.rewind(a, LOG, 1, more=6)
+
+    def more() -> None:
+        world.append(a, LOG)
+        world.happen(a, "flush", LOG)
+
+    world.backup(a, {f"before get {world.keys.journal}pod-0001/000000000001.zst": [more]})
+    assert world.look().content(LOG) == a.content(LOG)
+    world.settle()
+
+
+def test_what_is_flushed_while_its_checkpoint_is_under_way_does_not_stay_in_the_journal(world: World) -> None:
+    (a, _) = world.pods
+    world.run(a)
+    world.edit(a, SETTINGS)
+    at_work = f"before put {world.keys.object(SETTINGS)}"
+    world.backup(a, {at_work: [lambda: world.happen(a, "flush", SETTINGS)]})
+    assert world.truth.account.entries
+    for _ in range(3):
+        world.backup(a)
+    assert not world.truth.account.entries
+
+
+def test_a_file_that_came_back_while_its_deletion_is_mirrored_stays_in_the_journal(tmp_path: Path) -> None:
+    with world_in(tmp_path, deletions="mirror") as world:
+        (a, _) = world.pods
+        world.run(a)
+        for path in (SETTINGS, "CLAUDE.md", "plans/a"):
+            world.edit(a, path)
+        world.backup(a)
+        world.edit(a, SETTINGS)
+        world.flush(a)
+        world.delete(a, SETTINGS)
+        world.wait(10)
+
+        def again() -> None:
+            world.edit(a, SETTINGS)
+            world.happen(a, "flush", SETTINGS)
+
+        world.backup(a, {f"after delete {world.keys.object(SETTINGS)}": [again]})
+        assert world.look().content(SETTINGS) == a.content(SETTINGS)
+        world.settle()
+
+
+def test_an_edit_is_laid_over_a_home_that_equals_its_object_after_the_ledger_was_lost(world: World) -> None:
+    """What is equal on both sides is adopted, and the edit was made from it: nothing is displaced."""
+    a, b = world.pods
+    first = world.edit(a, SETTINGS)
+    world.run(a)
+    world.backup(a)
+    world.run(b)
+    edit = world.edit(a, SETTINGS)
+    world.flush(a)
+    world.lose_ledger(b)
+    world.run(b)
+    assert b.content(SETTINGS) == edit
+    assert first not in world.truth.kept.get(SETTINGS, ())
+    world.settle()
