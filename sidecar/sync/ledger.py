@@ -24,6 +24,7 @@ from sidecar.sync.ledger_file import LedgerFile, unusable
 from sidecar.sync.marks import (
     Flushed,
     Header,
+    Known,
     Mark,
     OwnEntry,
     OwnVoid,
@@ -235,18 +236,17 @@ class Ledger:
                 noted = replace(after, sequence=newest, folded=before.folded if before else 0)
                 self._apply(["flushed", path, packed_flushed(noted)])
 
-    def reserve(self, path: str) -> tuple[Flushed | None, int]:
-        """What of `path` is in the journal, and a number, taken before the file is read: an entry up to it
-        was made of what stood here before, and a later one of what stood here since.
+    def known(self, path: str) -> Known:
+        """What is known of `path`, asked before its file is read.
 
-        Where entries of `path` are not settled the number is the caller's alone, to declare them void with:
-        a flush of what comes meanwhile gets a later one, and stays (rule 18).
+        The number declares what the journal has of it void, if need be: a flush of what comes meanwhile gets
+        a later one, and stays (rule 18).
         """
         with self._mutex:
             flushed = self._content.flushed.get(path)
-            if flushed and flushed.unsettled:
+            if flushed and self._content.entries:
                 self._apply(["sequence", self._content.sequence + 1])
-            return flushed, self._content.sequence
+            return Known(self._content.marks.get(path), flushed, self._content.sequence)
 
     def fold(self, path: str, before: Flushed | None, after: Flushed, void: OwnVoid | None = None) -> None:
         """Note that the object of `path` holds all that `before` stood for, and is durable up to `after`.
@@ -287,6 +287,10 @@ class Ledger:
         """A copy of this writer's entries that are still in the bucket, oldest first."""
         with self._mutex:
             return dict(sorted(self._content.entries.items()))
+
+    def carries(self, path: str) -> bool:
+        """Whether one of this writer's entries that are still in the bucket carries something of `path`."""
+        return any(path in entry.paths for entry in self.entries().values())
 
     def set_folded(self, sequence: int, folded: bool) -> None:
         """Note whether a checkpoint found all of the entry in the objects; one that is gone needs no note."""

@@ -68,6 +68,18 @@ class Flushed(Struct, frozen=True):
         return self.sequence > self.folded
 
 
+class Known(Struct, frozen=True):
+    """What is known of a path before its file is read.
+
+    ``number``: an entry up to it was made of what stood there before the reading, a later one of what stood
+    there since. Where the journal may have something of the path, it is the reader's alone.
+    """
+
+    mark: Mark | None
+    flushed: Flushed | None
+    number: int
+
+
 class OwnEntry(Struct, frozen=True):
     """A journal entry of this writer that is still in the bucket.
 

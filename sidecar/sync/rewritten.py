@@ -11,25 +11,29 @@ from collections.abc import Iterable
 
 from sidecar.area.journal import Lines, Void
 from sidecar.sync import unfold
-from sidecar.sync.bodies import Bytes, sha256
+from sidecar.sync.bodies import Bytes, Pieced, sha256
 from sidecar.sync.flush_entry import put_as
 from sidecar.sync.journal_reader import own_records
-from sidecar.sync.marks import Flushed, OwnEntry, OwnVoid
+from sidecar.sync.marks import OwnEntry, OwnVoid
+from sidecar.sync.merge import Readable, Span
 from sidecar.sync.workspace import Workspace
 
 
-def keep_aside(workspace: Workspace, path: str, flushed: Flushed) -> None:
-    """Keep the journalled lines of the old version of a transcript under ``conflicts/``.
+def keep_aside(workspace: Workspace, path: str, before: Readable, mtime_ns: int) -> None:
+    """Keep the old version of a transcript under ``conflicts/``: `before`, and what the journal has behind
+    it, as one file.
 
     Raises
     ------
-    StoreError: the lines are still in the journal alone.
+    StoreError: the old version is where it was.
     """
-    records = own_records(workspace, path, flushed.folded, flushed.sequence)
+    records = own_records(workspace, path, 0, workspace.ledger.sequence)
     lines = [record for record in records if isinstance(record, Lines)]
-    old = Bytes(unfold.missing(Bytes(b""), {workspace.ledger.writer: lines}))
+    behind = Bytes(unfold.missing(before, {workspace.ledger.writer: lines}))
+    old = Pieced([Span("remote", 0, before.size), Span("local", 0, behind.size)], before, behind)
     if old.size:
-        workspace.keep_aside(path, old, sha256(old), max(record.mtime_ns for record in lines))
+        times = [record.mtime_ns for record in lines]
+        workspace.keep_aside(path, old, sha256(old), max([mtime_ns, *times]))
 
 
 def void(workspace: Workspace, paths: Iterable[str], number: int) -> OwnVoid:

@@ -13,13 +13,13 @@ from sidecar.errors import ConditionFailed, FileChanged, ObjectMissing
 from sidecar.home.entries import FileStat
 from sidecar.home.reads import StableFile, open_file
 from sidecar.sync import merge, rewritten
-from sidecar.sync.bodies import Bytes, Pieced, Spool, sha256
+from sidecar.sync.bodies import Bytes, Pieced, Prefix, Spool, sha256
 from sidecar.sync.compare import TranscriptStep, transcript_step
-from sidecar.sync.marks import Flushed, Mark, lasting
+from sidecar.sync.marks import Flushed, Known, Mark, lasting
 from sidecar.sync.merge import Readable
 from sidecar.sync.shipped import Shipped
 from sidecar.sync.snapshots import Snapshot
-from sidecar.sync.whole_files import TRIES
+from sidecar.sync.whole_files import TRIES, demand_known
 from sidecar.sync.workspace import Workspace
 
 _PAUSE_SECONDS = 0.05
@@ -35,10 +35,10 @@ def ship(workspace: Workspace, stat: FileStat, *, contested: bool = False) -> Sh
     StoreError, LedgerError: nothing is known to have changed. HomeError: the file cannot be read.
     """
     for attempt in range(TRIES):
-        flushed, number = workspace.ledger.reserve(stat.path)
+        known = workspace.ledger.known(stat.path)
         try:
             with open_file(workspace.home, stat.path) as file:
-                return _Shipment(workspace, file, stat, flushed, number).ship(contested)
+                return _Shipment(workspace, file, stat, known).ship(contested)
         except FileChanged as error:
             if not workspace.is_there(stat.path):
                 return Shipped(stat.path)
@@ -54,27 +54,23 @@ class _Remote(Struct, frozen=True):
 
 
 class _Shipment:
-    """One transcript's way up. Both marks are taken from one snapshot of the local file (rule 18).
+    """One transcript's way up. Both marks are taken from one snapshot of the local file (rule 18)."""
 
-    `flushed`, `number`: what the journal had of it before it was read, and the number of a `Void` for that.
-    """
-
-    def __init__(
-        self, workspace: Workspace, file: StableFile, seen: FileStat, flushed: Flushed | None, number: int
-    ) -> None:
+    def __init__(self, workspace: Workspace, file: StableFile, seen: FileStat, known: Known) -> None:
         self.workspace = workspace
         self.file = file
         self.path = file.stat.path
-        self.mark = workspace.ledger.mark(self.path)
         self.read_at_ns = workspace.now_ns()
-        self.flushed, self.number = flushed, number
-        # What was flushed since the scan comes too: what it names was durable before it.
-        limit = min(max(seen.size, flushed.size if flushed else 0), file.size)
+        self.mark, self.flushed, self.number = known.mark, known.flushed, known.number
+        self.kept = False
+        prefixes = [p for p in (_local_prefix(self.mark), _flushed_prefix(self.flushed)) if p]
+        # What was sent since the scan comes too: what it names was durable before it.
+        limit = min(max([seen.size, *(size for size, _ in prefixes)]), file.size)
         end = file.last_newline(limit)
         self.tail_bytes = limit - end
-        known = [p for p in (_local_prefix(self.mark), _flushed_prefix(self.flushed)) if p and p[0] <= end]
-        self.local = Snapshot(file, end, [size for size, _ in known])
-        held = {(size, digest) for size, digest in known if self.local.prefix_sha256(size) == digest}
+        prefixes = [(size, digest) for size, digest in prefixes if size <= end]
+        self.local = Snapshot(file, end, [size for size, _ in prefixes])
+        held = {(size, digest) for size, digest in prefixes if self.local.prefix_sha256(size) == digest}
         self.begins_with_mark = _local_prefix(self.mark) in held
         self.begins_with_flushed = _flushed_prefix(self.flushed) in held
         # The stat that the scan saw, if nothing was appended since: equal times then mean untouched.
@@ -93,6 +89,7 @@ class _Shipment:
         try:
             return self._first_try(step)
         except (ConditionFailed, ObjectMissing):
+            demand_known(self.workspace, self.path, self.mark)
             return self._unite_until_settled(displace=step is TranscriptStep.REWRITE)
 
     def _first_try(self, step: TranscriptStep) -> Shipped:
@@ -124,6 +121,7 @@ class _Shipment:
         for _ in range(TRIES):
             with suppress(ConditionFailed):
                 return self._unite(displace=displace)
+            demand_known(self.workspace, self.path, self.mark)
         return Shipped(self.path, pending="another writer keeps changing its object")
 
     def _unite(self, *, displace: bool) -> Shipped:
@@ -154,7 +152,8 @@ class _Shipment:
         old_ns = (
             described.mtime_ns if described.mtime_ns is not None else int(remote.head.info.modified * 1e9)
         )
-        self.workspace.keep_aside(self.path, spool, remote.sha256, old_ns)
+        rewritten.keep_aside(self.workspace, self.path, spool, old_ns)
+        self.kept = True
         union = merge.rewritten(spool, self.local, self.end, foreign_from)
         body = Pieced(union.spans, spool, self.local) if union.spans else Bytes(b"")
         shipped = self._put(body, sha256(body), IfMatch(remote.head.info.etag))
@@ -198,11 +197,18 @@ class _Shipment:
         before, void = self.flushed, None
         if before is None:
             return
-        if not self.begins_with_flushed and before.unsettled:
-            rewritten.keep_aside(self.workspace, self.path, before)
+        if not self.begins_with_flushed and self.workspace.ledger.carries(self.path):
+            if not self.kept:
+                self._keep_the_journal_aside()
             void = rewritten.void(self.workspace, [self.path], self.number)
         after = Flushed(self.end, self.local.sha256, 0, self.stat)
         self.workspace.ledger.fold(self.path, before, after, void)
+
+    def _keep_the_journal_aside(self) -> None:
+        """What was taken back stands in the journal alone, behind what the object holds of the local file."""
+        mark = self.mark
+        before = Prefix(self.local, mark.local_size if mark and self.begins_with_mark else 0)
+        rewritten.keep_aside(self.workspace, self.path, before, 0)
 
 
 def _local_prefix(mark: Mark | None) -> tuple[int, str] | None:

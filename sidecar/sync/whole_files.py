@@ -16,7 +16,7 @@ from sidecar.home.reads import StableFile, json_problem, must_be_whole_json, ope
 from sidecar.sync import rewritten
 from sidecar.sync.bodies import Spool
 from sidecar.sync.compare import Version, Winner, winner
-from sidecar.sync.marks import Flushed, Mark, Settled, lasting
+from sidecar.sync.marks import Flushed, Known, Mark, Settled, lasting
 from sidecar.sync.shipped import Shipped
 from sidecar.sync.snapshots import Snapshot
 from sidecar.sync.workspace import Workspace
@@ -36,10 +36,10 @@ def ship(workspace: Workspace, stat: FileStat, *, contested: bool = False) -> Sh
     StoreError, LedgerError: nothing is known to have changed. HomeError: the file cannot be read.
     """
     for attempt in range(TRIES):
-        flushed, sequence = workspace.ledger.reserve(stat.path)
+        known = workspace.ledger.known(stat.path)
         try:
             with open_file(workspace.home, stat.path) as file:
-                return _Shipment(workspace, file, flushed, sequence).ship(contested)
+                return _Shipment(workspace, file, known).ship(contested)
         except FileChanged as error:
             if not workspace.is_there(stat.path):
                 return Shipped(stat.path)  # deleted since the scan: the next round sees that
@@ -48,21 +48,26 @@ def ship(workspace: Workspace, stat: FileStat, *, contested: bool = False) -> Sh
     return Shipped(stat.path, pending=reason)
 
 
-class _Shipment:
-    """One file's way up: its bytes are read once and fixed, then decided on.
+def demand_known(workspace: Workspace, path: str, mark: Mark | None) -> None:
+    """Another version stands in the bucket: go on only if `mark` is what is known of it. A flush beside this
+    checkpoint sent a later state of the file; what is here must not be taken for what came after that.
 
-    `flushed`, `sequence`: what the journal had of it before it was read; an entry up to that number was made
-    of what stood here before.
+    Raises
+    ------
+    FileChanged: read the file again, and begin anew.
     """
+    if workspace.ledger.mark(path) != mark:
+        raise FileChanged(f"{path} was sent by a flush meanwhile", "the next round takes it")
 
-    def __init__(
-        self, workspace: Workspace, file: StableFile, flushed: Flushed | None, sequence: int
-    ) -> None:
+
+class _Shipment:
+    """One file's way up: its bytes are read once and fixed, then decided on."""
+
+    def __init__(self, workspace: Workspace, file: StableFile, known: Known) -> None:
         self.workspace = workspace
         self.file = file
         self.path = file.stat.path
-        self.mark = workspace.ledger.mark(self.path)
-        self.flushed, self.sequence = flushed, sequence
+        self.mark, self.flushed, self.sequence = known.mark, known.flushed, known.number
         self.read_at_ns = workspace.now_ns()
         self.body = Snapshot(file, file.size)
         if not file.unchanged():
@@ -164,6 +169,7 @@ class _Shipment:
     def _contest(self) -> Shipped:
         """Somebody else's version stands there: read it, decide, try again, at most a few times."""
         for _ in range(TRIES):
+            demand_known(self.workspace, self.path, self.mark)
             with suppress(ConditionFailed, ObjectMissing):
                 return self._read_and_decide()
         return Shipped(self.path, pending="another writer keeps changing its object")
@@ -218,7 +224,8 @@ class _Shipment:
         before, void = self.flushed, None
         if before is None:
             return
-        if before.unsettled and before.digest != self.digest and not sent:
+        went_on = before.digest != self.digest and not sent
+        if went_on and self.workspace.ledger.carries(self.path):
             void = rewritten.void(self.workspace, [self.path], self.sequence)
         known = lasting(self.file.stat, self.read_at_ns)
         after = Flushed(self.body.size, self.digest, 0, known)

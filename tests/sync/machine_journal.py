@@ -182,12 +182,9 @@ class Account:
     def lines(self, path: str) -> Counter[bytes]:
         """The lines of a transcript that the bucket holds, conflict copies included."""
         lines = self.restorable(path)
-        kept: Counter[bytes] = (
-            Counter()
-        )  # of a rewritten file the object and the journal's part are two copies
-        for body in set(self.at(path).kept):
-            kept.update(lines_of(body))
-        return lines | kept
+        for body in self.at(path).kept:
+            lines |= Counter(lines_of(body))
+        return lines
 
     def versions(self, path: str) -> set[bytes]:
         """The versions of another file that a restore may choose from."""

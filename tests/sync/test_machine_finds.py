@@ -526,3 +526,99 @@ def test_an_edit_is_laid_over_a_home_that_equals_its_object_after_the_ledger_was
     assert b.content(SETTINGS) == edit
     assert first not in world.truth.kept.get(SETTINGS, ())
     world.settle()
+
+
+def test_of_a_rewind_one_whole_old_version_is_kept(world: World) -> None:
+    """What the object held and what only the journal had: a person takes one file back, not two halves."""
+    (a, _) = world.pods
+    for keep in (1, 4):  # into what the object holds, and behind it
+        world.append(a, LOG, 3)
+        world.run(a)
+        world.backup(a)
+        world.append(a, LOG, 2)
+        world.flush(a)
+        old = a.content(LOG)
+        world.rewind(a, LOG, keep, more=1)
+        world.backup(a)
+        assert world.truth.kept.pop(LOG) == {old}
+        for _ in range(2):
+            world.backup(a)
+    world.settle()
+
+
+def test_a_rewind_keeps_what_the_journal_still_has_of_a_line_that_somebody_took_out_of_the_object(
+    world: World,
+) -> None:
+    (a, _) = world.pods
+    world.append(a, LOG)
+    world.run(a)
+    world.backup(a)
+    world.append(a, LOG)
+    world.flush(a)
+    world.backup(a)
+    world.bucket.put(OF_LOG, world.truth.ever[LOG][0].body)
+    world.rewind(a, LOG, 0)
+    world.go_on(a)
+    world.settle()
+
+
+def test_a_rewind_is_not_undone_by_an_entry_that_waits_for_an_older_one(world: World) -> None:
+    """The checkpoint found it in the object; it stays as long as the older one must."""
+    (a, _) = world.pods
+    world.append(a, LOG)
+    world.append(a, LOGS[1])
+    world.run(a)
+    world.backup(a)
+    world.append(a, LOGS[1])
+    world.flush(a, paths=frozenset([LOGS[1]]))
+    world.append(a, LOG)
+    world.flush(a)
+    other = world.keys.object(LOGS[1])
+    refused = {f"before put {other}": [lambda: world.trouble(a, [Fate.REFUSED] * 9)]}
+    world.backup(a, {f"after put {OF_LOG}": [lambda: None], **refused})
+    world.rewind(a, LOG, 1)
+    world.backup(a, refused)
+    assert world.look().content(LOG) == a.content(LOG)
+    world.settle()
+
+
+@pytest.mark.parametrize("point", [SETTINGS, LOG])
+def test_a_transcript_that_a_flush_sends_whole_beside_a_checkpoint_keeps_its_lines(
+    tmp_path: Path, point: str
+) -> None:
+    """It is new and large: the flush is faster, and has a line that the checkpoint did not see."""
+    with world_in(tmp_path, batch_bytes=40) as world:
+        (a, _) = world.pods
+        world.run(a)
+        world.append(a, LOG, 3)
+        world.edit(a, SETTINGS)
+
+        def more() -> None:
+            world.append(a, LOG)
+            world.happen(a, "flush", LOG)
+
+        world.backup(a, {f"before put {world.keys.object(point)}": [more]})
+        assert object_at(world, LOG) == a.content(LOG)
+        assert not world.truth.kept
+        world.append(a, LOG)
+        world.backup(a)
+        assert object_at(world, LOG) == a.content(LOG)
+        world.settle()
+
+
+def test_a_large_file_that_a_flush_sends_beside_a_checkpoint_is_not_replaced_by_what_it_was(
+    tmp_path: Path,
+) -> None:
+    with world_in(tmp_path, batch_bytes=20) as world:
+        (a, _) = world.pods
+        world.run(a)
+        world.edit(a, SETTINGS)
+
+        def another() -> None:
+            world.edit(a, SETTINGS)
+            world.happen(a, "flush", SETTINGS)
+
+        world.backup(a, {f"before put {world.keys.object(SETTINGS)}": [another]})
+        assert object_at(world, SETTINGS) == a.content(SETTINGS)
+        assert not world.truth.kept
+        world.settle()
