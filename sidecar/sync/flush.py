@@ -18,6 +18,7 @@ from sidecar.errors import FileChanged, HomeError, SidecarError
 from sidecar.home.entries import FileStat
 from sidecar.home.reads import StableFile, json_problem, must_be_whole_json, open_file
 from sidecar.sync import transcripts, whole_files
+from sidecar.sync.bodies import sha256
 from sidecar.sync.compare import is_transcript
 from sidecar.sync.flush_entry import put_entry
 from sidecar.sync.marks import Flushed, lasting
@@ -192,9 +193,13 @@ def _gather_lines(
     if tail is None or far or _is_inside_a_line(file, tail.size):
         tails.forget(seen.path)
         return True  # new and large, rewritten, far behind, or from where somebody cut the object off
+    data = file.read(tail.size, end - tail.size)
+    flushed = workspace.ledger.flushed(seen.path)
+    if flushed and flushed.tried and not _goes_on_from(flushed.tried, file, tail, data):
+        tails.forget(seen.path)
+        return True  # rewritten behind what may be in the journal
     if end == tail.size:
         return False
-    data = file.read(tail.size, end - tail.size)
     base = tail.digest
     grown, counts = tail.grown(data)
     record = Lines(seen.path, tail.size, base, data, file.stat.mtime_ns, file.stat.mode, counts)
@@ -204,6 +209,16 @@ def _gather_lines(
 
 def _is_inside_a_line(file: StableFile, offset: int) -> bool:
     return offset > 0 and file.read(offset - 1, 1) != b"\n"
+
+
+def _goes_on_from(tried: tuple[int, str], file: StableFile, tail: Tail, data: bytes) -> bool:
+    """Whether the file begins with what was tried; `data` is what it has behind `tail`."""
+    size, digest = tried
+    if size < tail.size:
+        return sha256(file, size) == digest
+    running = tail.hash.copy()
+    running.update(data[: size - tail.size])
+    return size <= tail.size + len(data) and running.hexdigest() == digest
 
 
 def _durable_tail(workspace: Workspace, file: StableFile, tails: Tails) -> Tail | None:
@@ -234,7 +249,8 @@ def _gather_whole(workspace: Workspace, file: StableFile) -> _Gathered | str | b
     digest = _sha256(data)
     mark, flushed = workspace.ledger.mark(path), workspace.ledger.flushed(path)
     newest = flushed.digest if flushed else mark.digest if mark else ""
-    if newest == digest or (mark and mark.settled and mark.settled.local_digest == digest):
+    left = flushed is not None and flushed.tried is not None and flushed.tried[1] != digest
+    if not left and (newest == digest or (mark and mark.settled and mark.settled.local_digest == digest)):
         return False
     stat = file.stat
     record = Whole(path, data, digest, newest, stat.mtime_ns, stat.mode)
@@ -268,7 +284,8 @@ def _write(workspace: Workspace, batch: list[_Gathered], tails: Tails, tally: _T
     if tally.over and tally.error:
         return _not_written(batch, tails, tally, tally.error)
     try:
-        sequence, wire_bytes = put_entry(workspace, tuple(one.record for one in batch))
+        carried = {one.record.path: (_durable_before(one.record), one.flushed) for one in batch}
+        sequence, wire_bytes = put_entry(workspace, tuple(one.record for one in batch), carried)
         noted = {one.record.path: one.flushed for one in batch}
         workspace.ledger.record_flush(sequence, wire_bytes, noted)
     except SidecarError as error:
@@ -281,6 +298,11 @@ def _write(workspace: Workspace, batch: list[_Gathered], tails: Tails, tally: _T
     tally.bytes += sum(len(one.record.data) for one in batch)
     tally.wire_bytes += wire_bytes
     tally.entries += 1
+
+
+def _durable_before(record: Record) -> Flushed:
+    """What `record` goes on from, where the ledger knows of no flush before."""
+    return Flushed(record.offset if isinstance(record, Lines) else 0, record.base, 0)
 
 
 def _not_written(batch: list[_Gathered], tails: Tails, tally: _Tally, error: SidecarError) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from msgspec.structs import replace
@@ -173,6 +174,7 @@ def backup_home(
     `listing`: what the area holds, if that was just found out; a ledger that does not know it asks otherwise.
     """
 
+    from sidecar.sync import doubts
     from sidecar.sync.checkpoint import checkpoint  # late: a restore has no use for it
 
     def announce() -> None:
@@ -184,6 +186,9 @@ def backup_home(
     if listing is None and not (header.restored or header.compared):
         listing = area_listing(workspace)
     workspace.announce_first_move(announce)
+    if not dry_run:
+        with suppress(SidecarError):  # what is away now is away for the checkpoint too, which says so
+            doubts.resolve(workspace)
     try:
         result = checkpoint(
             workspace,

@@ -54,6 +54,7 @@ class _Content(Struct):
     sequence: int = 0
     learned: dict[str, bool] = field(default_factory=dict)
     taken: dict[str, bool] = field(default_factory=dict)
+    doubts: set[int] = field(default_factory=set)
 
     def apply(self, line: list[Any]) -> None:
         """Apply one line of the log."""
@@ -74,12 +75,20 @@ class _Content(Struct):
             self.flushed.pop(line[1], None)
         elif kind == "flushed":
             self.flushed[line[1]] = unpacked_flushed(line[2])
-        elif kind == "entry":
-            self.entries[line[1]] = unpacked_entry(line[2])
-        elif kind == "removed":
-            self.entries.pop(line[1], None)
         elif kind == "sequence":
             self.sequence = max(self.sequence, line[1])
+        else:
+            self._apply_to_entries(kind, *line[1:])
+
+    def _apply_to_entries(self, kind: str, number: int, fields: list[Any] | None = None) -> None:
+        if kind == "entry" and fields:
+            self.entries[number] = unpacked_entry(fields)
+            self.doubts.discard(number)
+        elif kind == "removed":
+            self.entries.pop(number, None)
+            self.doubts.discard(number)
+        elif kind == "tried":
+            self.doubts.add(number)
         else:
             raise ValueError(f"an unknown change: {kind}")
 
@@ -105,6 +114,7 @@ class _Content(Struct):
             "sequence": self.sequence,
             "learned": self.learned,
             "taken": self.taken,
+            "doubts": sorted(self.doubts),
         }
 
     @classmethod
@@ -117,6 +127,7 @@ class _Content(Struct):
             int(document["sequence"]),
             dict(document.get("learned", {})),
             dict(document.get("taken", {})),
+            set(document.get("doubts", ())),
         )
 
 
@@ -244,7 +255,7 @@ class Ledger:
         """
         with self._mutex:
             flushed = self._content.flushed.get(path)
-            if flushed and self._content.entries:
+            if flushed and (self._content.entries or self._content.doubts):
                 self._apply(["sequence", self._content.sequence + 1])
             return Known(self._content.marks.get(path), flushed, self._content.sequence)
 
@@ -268,7 +279,7 @@ class Ledger:
         """Note that the bucket holds `after` of `path`, whoever put it there; no entry is settled by that."""
         with self._mutex:
             now = self._content.flushed.get(path)
-            kept = replace(after, sequence=now.sequence, folded=now.folded) if now else after
+            kept = replace(after, sequence=now.sequence, folded=now.folded, tried=now.tried) if now else after
             self._apply(["flushed", path, packed_flushed(kept)])
 
     @property
@@ -283,14 +294,33 @@ class Ledger:
             self._apply(["sequence", number])
             return number
 
+    def trying(self, sequence: int, carried: Mapping[str, tuple[Flushed, Flushed]]) -> None:
+        """Note, before it is sent, that entry `sequence` may be in the bucket from now on, and for each path
+        that it carries up to where it is known durable, and what the entry takes it to."""
+        with self._mutex:
+            self._apply(["tried", sequence])
+            for path, (durable, after) in carried.items():
+                now = replace(self._content.flushed.get(path, durable), tried=(after.size, after.digest))
+                self._apply(["flushed", path, packed_flushed(now)])
+
+    def doubts(self) -> list[int]:
+        """The numbers of entries that were sent and of which nobody knows whether they arrived."""
+        with self._mutex:
+            return sorted(self._content.doubts)
+
+    def arrived(self, sequence: int, entry: OwnEntry) -> None:
+        """Note that an entry of which nobody knew is in the bucket: the next checkpoint settles it."""
+        with self._mutex:
+            self._apply(["entry", sequence, packed_entry(entry)])
+            for path in entry.paths:
+                now = self._content.flushed.get(path)
+                if now and now.sequence < sequence:
+                    self._apply(["flushed", path, packed_flushed(replace(now, sequence=sequence))])
+
     def entries(self) -> dict[int, OwnEntry]:
         """A copy of this writer's entries that are still in the bucket, oldest first."""
         with self._mutex:
             return dict(sorted(self._content.entries.items()))
-
-    def carries(self, path: str) -> bool:
-        """Whether one of this writer's entries that are still in the bucket carries something of `path`."""
-        return any(path in entry.paths for entry in self.entries().values())
 
     def set_folded(self, sequence: int, folded: bool) -> None:
         """Note whether a checkpoint found all of the entry in the objects; one that is gone needs no note."""

@@ -53,7 +53,8 @@ class Flushed(Struct, frozen=True):
     """What of a path is durable: its first `size` bytes, with SHA-256 `digest`.
 
     ``sequence``: the last entry that carries something of the path. ``folded``: up to here its entries are
-    settled: in the object, or displaced by a later version of this writer.
+    settled: in the object, or displaced by a later version of this writer. ``tried``: the size and digest of
+    what an entry carries beyond that whose answer never came: it may be in the journal.
     """
 
     size: int
@@ -61,6 +62,7 @@ class Flushed(Struct, frozen=True):
     sequence: int
     stat: FileStat | None = None
     folded: int = 0
+    tried: tuple[int, str] | None = None
 
     @property
     def unsettled(self) -> bool:
@@ -133,13 +135,16 @@ def new_writer(pod_uid: str | None) -> str:
 
 def packed_flushed(flushed: Flushed) -> list[Any]:
     """`flushed` as a short JSON list."""
-    return [flushed.size, flushed.digest, flushed.sequence, _packed_stat(flushed.stat), flushed.folded]
+    known = [flushed.size, flushed.digest, flushed.sequence, _packed_stat(flushed.stat), flushed.folded]
+    return [*known, *flushed.tried] if flushed.tried else known
 
 
 def unpacked_flushed(fields: list[Any]) -> Flushed:
     """The value in a JSON list; raises ValueError or TypeError where it is none."""
-    size, digest, sequence, stat, folded = fields
-    return Flushed(size, digest, sequence, _unpacked_stat(stat), folded)
+    size, digest, sequence, stat, folded, *tried = fields
+    return Flushed(
+        size, digest, sequence, _unpacked_stat(stat), folded, (tried[0], tried[1]) if tried else None
+    )
 
 
 def packed_entry(entry: OwnEntry) -> list[Any]:

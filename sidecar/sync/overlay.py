@@ -199,8 +199,10 @@ def _lay_whole(workspace: Workspace, path: str, placed: Placed) -> int:
 def _is_as_known(workspace: Workspace, file: StableFile, mark: Mark) -> bool:
     """Whether the file holds what both its object and the last flush left: one that was brought back to its
     object behind a flush was changed."""
-    flushed, digest = workspace.ledger.flushed(file.stat.path), sha256(file)
-    return digest == mark.digest and (flushed is None or digest == flushed.digest)
+    flushed, known = workspace.ledger.flushed(file.stat.path), {mark.digest}
+    if flushed:
+        known |= {flushed.digest, flushed.tried[1] if flushed.tried else flushed.digest}
+    return known == {sha256(file)}
 
 
 def _object_version(

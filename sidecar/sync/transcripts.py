@@ -12,7 +12,7 @@ from sidecar.area.objects import Condition, IfAbsent, IfMatch, ObjectHead
 from sidecar.errors import ConditionFailed, FileChanged, ObjectMissing
 from sidecar.home.entries import FileStat
 from sidecar.home.reads import StableFile, open_file
-from sidecar.sync import merge, rewritten
+from sidecar.sync import doubts, merge, rewritten
 from sidecar.sync.bodies import Bytes, Pieced, Prefix, Spool, sha256
 from sidecar.sync.compare import TranscriptStep, transcript_step
 from sidecar.sync.marks import Flushed, Known, Mark, lasting
@@ -63,16 +63,20 @@ class _Shipment:
         self.read_at_ns = workspace.now_ns()
         self.mark, self.flushed, self.number = known.mark, known.flushed, known.number
         self.kept = False
-        prefixes = [p for p in (_local_prefix(self.mark), _flushed_prefix(self.flushed)) if p]
+        prefixes = [*_local_prefix(self.mark), *_flushed_prefix(self.flushed)]
         # What was sent since the scan comes too: what it names was durable before it.
         limit = min(max([seen.size, *(size for size, _ in prefixes)]), file.size)
         end = file.last_newline(limit)
         self.tail_bytes = limit - end
-        prefixes = [(size, digest) for size, digest in prefixes if size <= end]
-        self.local = Snapshot(file, end, [size for size, _ in prefixes])
-        held = {(size, digest) for size, digest in prefixes if self.local.prefix_sha256(size) == digest}
-        self.begins_with_mark = _local_prefix(self.mark) in held
-        self.begins_with_flushed = _flushed_prefix(self.flushed) in held
+        self.tried = self.flushed.tried if self.flushed else None
+        within = [prefix for prefix in (*prefixes, self.tried) if prefix and prefix[0] <= end]
+        self.local = Snapshot(file, end, [size for size, _ in within])
+        held = {(size, digest) for size, digest in within if self.local.prefix_sha256(size) == digest}
+        if self.tried and end < self.tried[0] <= file.size and sha256(file, self.tried[0]) == self.tried[1]:
+            held.add(self.tried)
+        self.begins_with_mark = self.mark is not None and held.issuperset(_local_prefix(self.mark))
+        sent = {*_flushed_prefix(self.flushed), *([self.tried] if self.tried else [])}
+        self.begins_with_flushed = held.issuperset(sent)
         # The stat that the scan saw, if nothing was appended since: equal times then mean untouched.
         self.stat = seen if seen == file.stat else None
 
@@ -197,10 +201,12 @@ class _Shipment:
         before, void = self.flushed, None
         if before is None:
             return
-        if not self.begins_with_flushed and self.workspace.ledger.carries(self.path):
+        if not self.begins_with_flushed and doubts.carries(self.workspace, self.path):
             if not self.kept:
                 self._keep_the_journal_aside()
             void = rewritten.void(self.workspace, [self.path], self.number)
+        elif self.tried and self.tried[0] > self.end:
+            return  # what may be in the journal goes further: the next checkpoint settles it
         after = Flushed(self.end, self.local.sha256, 0, self.stat)
         self.workspace.ledger.fold(self.path, before, after, void)
 
@@ -211,9 +217,9 @@ class _Shipment:
         rewritten.keep_aside(self.workspace, self.path, before, 0)
 
 
-def _local_prefix(mark: Mark | None) -> tuple[int, str] | None:
-    return (mark.local_size, mark.local_digest) if mark else None
+def _local_prefix(mark: Mark | None) -> list[tuple[int, str]]:
+    return [(mark.local_size, mark.local_digest)] if mark else []
 
 
-def _flushed_prefix(flushed: Flushed | None) -> tuple[int, str] | None:
-    return (flushed.size, flushed.digest) if flushed else None
+def _flushed_prefix(flushed: Flushed | None) -> list[tuple[int, str]]:
+    return [(flushed.size, flushed.digest)] if flushed else []

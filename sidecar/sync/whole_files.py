@@ -13,7 +13,7 @@ from sidecar.area.objects import Condition, IfAbsent, IfMatch, ObjectHead
 from sidecar.errors import ConditionFailed, FileChanged, ObjectMissing, StoreError
 from sidecar.home.entries import FileStat
 from sidecar.home.reads import StableFile, json_problem, must_be_whole_json, open_file
-from sidecar.sync import rewritten
+from sidecar.sync import doubts, rewritten
 from sidecar.sync.bodies import Spool
 from sidecar.sync.compare import Version, Winner, winner
 from sidecar.sync.marks import Flushed, Known, Mark, Settled, lasting
@@ -224,8 +224,9 @@ class _Shipment:
         before, void = self.flushed, None
         if before is None:
             return
-        went_on = before.digest != self.digest and not sent
-        if went_on and self.workspace.ledger.carries(self.path):
+        tried = before.tried[1] if before.tried else self.digest
+        went_on = {before.digest, tried} != {self.digest} and not sent
+        if went_on and doubts.carries(self.workspace, self.path):
             void = rewritten.void(self.workspace, [self.path], self.sequence)
         known = lasting(self.file.stat, self.read_at_ns)
         after = Flushed(self.body.size, self.digest, 0, known)

@@ -371,13 +371,13 @@ def whatever_was_flushed_is_folded(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_ledger_first(patch: pytest.MonkeyPatch) -> None:
-    def note_and_put(workspace: Any, records: Any, **more: Any) -> Any:
+    def note_and_put(workspace: Any, records: Any, *carried: Any, **more: Any) -> Any:
         noted = {}
         for record in records:
             whole = workspace.home.root.joinpath(record.path).read_bytes()[: record.end]
             noted[record.path] = Flushed(record.end, hashlib.sha256(whole).hexdigest(), 0)
         workspace.ledger.record_flush(workspace.ledger.next_sequence(), 0, noted)
-        return put_entry(workspace, records, **more)
+        return put_entry(workspace, records, *carried, **more)
 
     patch.setattr(flush, "put_entry", note_and_put)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from sidecar.sync.bodies import Spool
-from tests.sync.machine import LOGS, SECOND_NS, SETTINGS, World, world_in
+from tests.sync.machine import LOGS, SECOND_NS, SETTINGS, Life, World, world_in
+from tests.sync.machine_points import Events
 from tests.sync.machine_scenes import SCENES, play
 from tests.sync.machine_truth import lines_of
 from tests.sync.memory_store import Crash, Fate
@@ -622,3 +623,71 @@ def test_a_large_file_that_a_flush_sends_beside_a_checkpoint_is_not_replaced_by_
         assert object_at(world, SETTINGS) == a.content(SETTINGS)
         assert not world.truth.kept
         world.settle()
+
+
+def answer_lost(world: World, pod: Life) -> Events:
+    """The first entry of a flush arrives; nobody hears of it."""
+    return {
+        f"before put {world.keys.journal}pod-0001/000000000001.zst": [lambda: world.trouble(pod, [Fate.LOST])]
+    }
+
+
+def killed_before_the_answer(world: World, pod: Life) -> Events:
+    return {f"after put {world.keys.journal}pod-0001/000000000001.zst": [world.die]}
+
+
+@pytest.mark.parametrize("wrong", [answer_lost, killed_before_the_answer])
+@pytest.mark.parametrize("next_step", ["backup", "flush"])
+@pytest.mark.parametrize("path", [LOG, SETTINGS])
+def test_what_arrived_unheard_of_and_was_taken_back_does_not_come_back(
+    world: World, path: str, next_step: str, wrong: Callable[[World, Life], Events]
+) -> None:
+    (a, _) = world.pods
+    first = world.edit(a, SETTINGS)
+    world.append(a, LOG, 3)
+    world.run(a)
+    world.backup(a)
+    world.append(a, LOG) if path == LOG else world.edit(a, SETTINGS)
+    world.flush(a, wrong(world, a))
+    assert world.truth.account.entries
+    world.rewind(a, LOG, 3, more=1) if path == LOG else world.put_in(a, SETTINGS, first)
+    world.run(a)
+    assert getattr(world, next_step)(a).durable
+    assert world.look().content(path) == a.content(path)
+    for _ in range(3):
+        world.backup(a)
+    assert not world.truth.account.entries
+    world.settle()
+
+
+def test_a_restore_does_not_lay_on_an_own_edit_that_arrived_unheard_of_and_was_taken_back(
+    world: World,
+) -> None:
+    (a, _) = world.pods
+    first = world.edit(a, SETTINGS)
+    world.run(a)
+    world.backup(a)
+    world.edit(a, SETTINGS)
+    world.flush(a, answer_lost(world, a))
+    world.put_in(a, SETTINGS, first)
+    world.merge(a)
+    assert a.content(SETTINGS) == first
+    world.settle()
+
+
+def test_an_entry_that_arrived_unheard_of_is_removed_by_its_own_writer(world: World) -> None:
+    (a, _) = world.pods
+    world.append(a, LOG)
+    world.run(a)
+    world.backup(a)
+    world.append(a, LOG)
+    world.edit(a, SETTINGS)
+    world.flush(a, answer_lost(world, a))
+    world.append(a, LOG)
+    assert world.flush(a).durable
+    assert len(world.truth.account.entries) == 2
+    for _ in range(2):
+        world.backup(a)
+    assert not world.truth.account.entries
+    assert not world.truth.kept
+    world.settle()
