@@ -98,6 +98,7 @@ def fold(workspace: Workspace) -> Folded:
 
 def _fold_own(workspace: Workspace, proofs: _Proofs) -> int:
     removed, ledger = 0, workspace.ledger
+    one_stays = False
     for sequence, entry in ledger.entries().items():
         if not all(_is_settled(workspace, path, sequence) for path in entry.paths):
             break
@@ -105,7 +106,9 @@ def _fold_own(workspace: Workspace, proofs: _Proofs) -> int:
             continue  # somebody else found it contained and removed it
         if not entry.folded:
             ledger.set_folded(sequence, True)
-            continue
+            one_stays = True
+        if one_stays:
+            continue  # what declares an older entry void goes after it
         if not all(_holds(workspace, proofs, path, sequence) for path in entry.paths):
             ledger.set_folded(sequence, False)
             break

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sidecar.area.journal import Lines, Void
-from sidecar.sync import unfold
+from sidecar.sync import doubts, unfold
 from sidecar.sync.bodies import Bytes, Pieced, sha256
 from sidecar.sync.flush_entry import put_as
 from sidecar.sync.journal_reader import own_records
@@ -27,6 +27,7 @@ def keep_aside(workspace: Workspace, path: str, before: Readable, mtime_ns: int)
     ------
     StoreError: the old version is where it was.
     """
+    doubts.resolve(workspace)
     records = own_records(workspace, path, 0, workspace.ledger.sequence)
     lines = [record for record in records if isinstance(record, Lines)]
     behind = Bytes(unfold.missing(before, {workspace.ledger.writer: lines}))

@@ -623,11 +623,21 @@ class World:
             pod.store.fates = []
             self.tally.points += process.points
         self.last_points = process.points
+        if restores:
+            self._note_carriers(pod, before)
         self._check_home(pod, before, restores=restores)
         if result is not None and not restores and result.durable:
             before = before if only is None else {p: body for p, body in before.items() if p in only}
             self._check_durable(pod, before, {entry.path for entry in result.refused})
         return result
+
+    def _note_carriers(self, pod: Life, before: dict[str, bytes]) -> None:
+        """A pod that took a version from the journal carries it into the object, also where its writer takes
+        it back to just what the object holds: nobody can see that in the object."""
+        for path, body in pod.contents().items():
+            there = self.bucket.objects.get(self.keys.object(path))
+            if before.get(path) != body and not (there and there.body == body):
+                self.truth.by(path, pod.name)
 
     def die(self) -> None:
         """The process that runs now is killed at this point."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.sync.machine import LOGS, MEANWHILE, SETTINGS, Life, World, world_in
+from tests.sync.memory_store import Fate
 
 LOG = LOGS[0]
 
@@ -138,6 +139,31 @@ def _rewound_at_work(world: World, a: Life, b: Life) -> None:
     world.rewind(a, LOG, 1, more=1)
 
 
+def _taken_back(world: World, a: Life, b: Life) -> None:
+    """What the first pod flushed is gone from its home again, which is what the objects hold."""
+    _both_synced(world, a, b)
+    lines, settings = a.content(LOG) or b"", a.content(SETTINGS) or b""
+    world.run(a)
+    world.append(a, LOG)
+    world.edit(a, SETTINGS)
+    world.flush(a)
+    world.rewind(a, LOG, lines.count(b"\n"))
+    world.put_in(a, SETTINGS, settings)
+
+
+def _unheard_of(world: World, a: Life, b: Life) -> None:
+    """The same, and the answer to the flush was lost."""
+    _both_synced(world, a, b)
+    settings = a.content(SETTINGS) or b""
+    world.run(a)
+    world.append(a, LOG)
+    world.edit(a, SETTINGS)
+    world.trouble(a, [Fate.LOST])
+    world.flush(a)
+    world.rewind(a, LOG, 1, more=1)
+    world.put_in(a, SETTINGS, settings)
+
+
 def _left_behind(world: World, a: Life, b: Life) -> None:
     """The second pod died and left a journal; the first one knows nothing of it."""
     _both_synced(world, a, b)
@@ -171,6 +197,10 @@ SCENES = {
     "a checkpoint of a journal": Scene(_at_work, "backup"),
     "a checkpoint of a journal that others went past": Scene(_united_and_at_work, "backup"),
     "a checkpoint after a flushed rewind": Scene(_rewound_at_work, "backup"),
+    "a checkpoint after what was flushed was taken back": Scene(_taken_back, "backup"),
+    "a restore after what was flushed was taken back": Scene(_taken_back, "merge"),
+    "a flush after what arrived unheard of was taken back": Scene(_unheard_of, "flush"),
+    "a checkpoint after what arrived unheard of was taken back": Scene(_unheard_of, "backup"),
     "a checkpoint that removes entries": Scene(_folded, "backup"),
     "a checkpoint that removes a dead pod's entries": Scene(_inherited, "backup"),
     "a restore of a dead pod's journal into a live home": Scene(_left_behind, "merge"),

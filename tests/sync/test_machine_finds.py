@@ -639,8 +639,9 @@ def killed_before_the_answer(world: World, pod: Life) -> Events:
 @pytest.mark.parametrize("wrong", [answer_lost, killed_before_the_answer])
 @pytest.mark.parametrize("next_step", ["backup", "flush"])
 @pytest.mark.parametrize("path", [LOG, SETTINGS])
+@pytest.mark.parametrize("keep", [1, 3])
 def test_what_arrived_unheard_of_and_was_taken_back_does_not_come_back(
-    world: World, path: str, next_step: str, wrong: Callable[[World, Life], Events]
+    world: World, keep: int, path: str, next_step: str, wrong: Callable[[World, Life], Events]
 ) -> None:
     (a, _) = world.pods
     first = world.edit(a, SETTINGS)
@@ -650,7 +651,7 @@ def test_what_arrived_unheard_of_and_was_taken_back_does_not_come_back(
     world.append(a, LOG) if path == LOG else world.edit(a, SETTINGS)
     world.flush(a, wrong(world, a))
     assert world.truth.account.entries
-    world.rewind(a, LOG, 3, more=1) if path == LOG else world.put_in(a, SETTINGS, first)
+    world.rewind(a, LOG, keep, more=1) if path == LOG else world.put_in(a, SETTINGS, first)
     world.run(a)
     assert getattr(world, next_step)(a).durable
     assert world.look().content(path) == a.content(path)
@@ -691,3 +692,26 @@ def test_an_entry_that_arrived_unheard_of_is_removed_by_its_own_writer(world: Wo
     assert not world.truth.account.entries
     assert not world.truth.kept
     world.settle()
+
+
+def test_what_declares_an_entry_void_is_not_removed_before_it(world: World) -> None:
+    """The entry has to wait again, because somebody deleted the object of its other path."""
+    a, b = world.pods
+    first = world.edit(a, SETTINGS)
+    world.append(a, LOG)
+    world.run(a)
+    world.backup(a)
+    world.append(a, LOG)
+    world.edit(a, SETTINGS)
+    world.flush(a)
+    world.put_in(a, SETTINGS, first)
+    world.backup(a)
+    there = world.bucket.objects[world.keys.object(LOG)]
+    world.outside_delete(LOG)
+    for _ in range(2):
+        world.backup(a)
+    world.bucket.put(world.keys.object(LOG), there.body, metadata=there.metadata)
+    assert world.look().content(SETTINGS) == first
+    world.run(b)
+    world.settle()
+    assert a.content(SETTINGS) == first
