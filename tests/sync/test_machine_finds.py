@@ -715,3 +715,20 @@ def test_what_declares_an_entry_void_is_not_removed_before_it(world: World) -> N
     world.run(b)
     world.settle()
     assert a.content(SETTINGS) == first
+
+
+def test_of_a_line_that_stands_twice_one_may_be_kept_aside_and_the_other_one_come_from_the_journal(
+    world: World,
+) -> None:
+    """One pod says a line again and dies; the other one, whose home was emptied, rewrites the file."""
+    a, b = world.pods
+    world.append(a, LOG)
+    world.backup(a)
+    world.empty_home(a)
+    world.append_lines(a, LOG, [b"same"])
+    world.run(b)
+    world.repeat(b, LOG)
+    world.flush(b)
+    world.replace_pod(1)
+    world.backup(a)
+    world.settle()
