@@ -151,7 +151,9 @@ class Workspace(Struct):
         try:
             self.store.put(key, body, condition=IfAbsent(), metadata=metadata.written(described))
         except ConditionFailed:
-            return  # the same bytes, kept within the same second already
+            if self.store.head(key) is None:
+                raise  # nothing may be displaced for a copy that is not there
+            # else the same bytes were kept within the same second already
 
     def announce_first_move(self, announcement: Callable[[], None] | None) -> None:
         """Have `announcement` called once, before the next object is written; None takes it back."""

@@ -27,6 +27,12 @@ def world(tmp_path: Path) -> Iterator[World]:
 OF_LOG = f"user_data/ada/.claude/{LOG}"
 
 
+def entry_of(pod: Life, number: int) -> str:
+    """The key of an entry of the sidecar that runs."""
+    assert pod.session
+    return f"user_data/ada/.claude-sidecar/journal/{pod.session.workspace.ledger.writer}/{number:012d}.zst"
+
+
 def object_at(world: World, path: str) -> bytes:
     return world.bucket.objects[world.keys.object(path)].body
 
@@ -434,8 +440,9 @@ def test_a_rewind_whose_settling_failed_is_settled_by_the_next_checkpoint(
     world.append(a, LOG)
     world.flush(a)
     world.put_in(a, SETTINGS, first) if path == SETTINGS else world.rewind(a, LOG, 1, more=1)
-    void = f"{world.keys.journal}pod-0001/000000000002.zst"
-    world.backup(a, {f"before put {void}": [lambda: world.trouble(a, [fate]) if fate else world.die()]})
+    world.backup(
+        a, {f"before put {entry_of(a, 2)}": [lambda: world.trouble(a, [fate]) if fate else world.die()]}
+    )
     world.run(a)
     assert world.backup(a).durable
     assert world.look().content(path) == a.content(path)
@@ -475,7 +482,7 @@ def test_a_line_flushed_while_a_rewind_is_settled_is_not_settled_with_it(world: 
         world.append(a, LOG)
         world.happen(a, "flush", LOG)
 
-    world.backup(a, {f"before get {world.keys.journal}pod-0001/000000000001.zst": [more]})
+    world.backup(a, {f"before get {entry_of(a, 1)}": [more]})
     assert world.look().content(LOG) == a.content(LOG)
     world.settle()
 
@@ -628,12 +635,12 @@ def test_a_large_file_that_a_flush_sends_beside_a_checkpoint_is_not_replaced_by_
 def answer_lost(world: World, pod: Life) -> Events:
     """The first entry of a flush arrives; nobody hears of it."""
     return {
-        f"before put {world.keys.journal}pod-0001/000000000001.zst": [lambda: world.trouble(pod, [Fate.LOST])]
+        f"before put {entry_of(pod, 1)}": [lambda: world.trouble(pod, [Fate.LOST])],
     }
 
 
 def killed_before_the_answer(world: World, pod: Life) -> Events:
-    return {f"after put {world.keys.journal}pod-0001/000000000001.zst": [world.die]}
+    return {f"after put {entry_of(pod, 1)}": [world.die]}
 
 
 @pytest.mark.parametrize("wrong", [answer_lost, killed_before_the_answer])
@@ -731,4 +738,23 @@ def test_of_a_line_that_stands_twice_one_may_be_kept_aside_and_the_other_one_com
     world.flush(b)
     world.replace_pod(1)
     world.backup(a)
+    world.settle()
+
+
+@pytest.mark.parametrize("path", [LOG, SETTINGS])
+def test_nothing_is_displaced_where_the_copy_of_it_was_refused(world: World, path: str) -> None:
+    """Refused means that the copy is there already; whether it is, is looked at."""
+    a, b = world.pods
+    for pod in (a, b):
+        world.append(pod, LOG, 2)
+        world.edit(pod, SETTINGS)
+        world.start(pod)
+    world.append(b, LOG)
+    world.edit(b, SETTINGS)
+    world.backup(b)
+    world.wait(3600)
+    world.rewind(a, LOG, 1, more=1)
+    world.edit(a, SETTINGS)
+    aside = [Fate.NORMAL, Fate.REFUSED]  # the object is read, the copy is refused
+    world.backup(a, {f"before get {world.keys.object(path)}": [lambda: world.trouble(a, aside)]})
     world.settle()
