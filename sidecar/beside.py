@@ -10,17 +10,16 @@ T = TypeVar("T")
 
 
 class Beside(Generic[T]):
-    """`work`, begun at once. With `one_by_one` it is done before this returns, in the caller's thread."""
+    """`work`, begun at once. With `one_by_one` it is done before this returns, in the caller's thread; so it
+    is where the pod may have no more threads."""
 
     def __init__(self, work: Callable[[], T], *, one_by_one: bool = False) -> None:
         self._work = work
         self._value: T
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="beside", daemon=True)
-        if one_by_one:
+        if one_by_one or not self._is_begun():
             self._run()
-        else:
-            self._thread.start()
 
     def result(self) -> T:
         """What the work returned or raised; waits for its end."""
@@ -29,6 +28,13 @@ class Beside(Generic[T]):
         if self._error:
             raise self._error
         return self._value
+
+    def _is_begun(self) -> bool:
+        try:
+            self._thread.start()
+        except RuntimeError:
+            return False
+        return True
 
     def _run(self) -> None:
         try:
