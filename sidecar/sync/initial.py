@@ -85,7 +85,8 @@ def initial_sync(
         "No .claude data found in S3 for user %s, checking for local .claude data to backup",
         workspace.user_id,
     )
-    workspace.ledger.set_header(replace(workspace.ledger.header, foreign_entries=journal.denied))
+    if not dry_run:
+        workspace.ledger.set_header(replace(workspace.ledger.header, foreign_entries=journal.denied))
     backup = backup_home(workspace, listing=listing, watcher=watcher, stop=stop, dry_run=dry_run)
     if backup.error:
         return _first_backup(backup, "failed")

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from sidecar.errors import BucketMissing, StoreUnreachable
+from sidecar.sync.initial import initial_sync
 from tests.sync.pods import T0, MakeSettings, Pod, objects, pods
 
 
@@ -182,6 +183,17 @@ def test_a_dry_run_tells_and_moves_nothing(
     assert (plan.files, plan.dry_run) == (7, True)
     assert not second.tree()
     assert second.start().files == 7
+
+
+def test_a_dry_run_of_an_empty_area_leaves_the_search_for_other_journals_to_the_real_one(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1)
+    with pod.open(live=False) as workspace:
+        assert initial_sync(workspace, dry_run=True).action == "fresh"
+        assert workspace.ledger.header.foreign_entries
+        assert initial_sync(workspace).action == "fresh"
+        assert not workspace.ledger.header.foreign_entries
 
 
 def test_an_emptied_home_is_a_new_home_not_a_mass_deletion(
