@@ -31,6 +31,9 @@ class Key(Struct, frozen=True):
     algorithms: frozenset[str]
     material: Any
 
+    def __repr__(self) -> str:
+        return f"Key({self.kid!r}, {sorted(self.algorithms)})"  # the material may be the shared secret
+
 
 class KeysUnusable(ValueError):
     """A source that holds no key we can use: half a sentence that says why."""

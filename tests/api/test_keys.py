@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.api.identity import Verifier
+from sidecar.api.keys import of_secret
 from sidecar.api.refusals import TokenRefused
 from sidecar.errors import SettingsError
 from tests.api.serving import settings
@@ -117,6 +118,12 @@ async def test_a_key_for_encryption_verifies_nothing(signer: Signer, tmp_path: P
     with pytest.raises(TokenRefused) as caught:
         await user_of({"user_id": None, "jwt_jwks_file": str(file)}, bearer(signer.token("ben")))
     assert caught.value.reason in ("algorithm", "unknown_key")
+
+
+def test_no_key_shows_the_secret_that_it_is() -> None:
+    shown = f"{of_secret(b'not to be shown ' * 4)}"
+    assert "HS256" in shown
+    assert "not to be shown" not in shown
 
 
 def test_a_short_secret_has_only_the_algorithms_it_is_long_enough_for(tmp_path: Path) -> None:
