@@ -370,19 +370,22 @@ def test_a_tombstone_asked_for_by_an_attempt_that_failed_takes_nothing_back_from
 ) -> None:
     (pod,) = pods(settings_for, bucket, tmp_path, 1, endpoint=fault_proxy.endpoint)
     pod.write("CLAUDE.md", "x")
-    released = threading.Event()
+    held, released = threading.Event(), threading.Event()
 
     def hold(exchange: Exchange) -> None:
+        held.set()
         released.wait(30)
         exchange.answer(exchange.ask_server())
 
     before = set(threading.enumerate())
     fault_proxy.on("GET", hold, part=ADA.tombstone)
-    fault_proxy.on("GET", faults.answer(403, "SignatureDoesNotMatch"), part="journal", times=2)
+    fault_proxy.on("GET", faults.answer(403, "SignatureDoesNotMatch"), part="journal", times=None)
     with pod.open() as workspace:
         with pytest.raises(CredentialsRefused):
             initial_sync(workspace)
+        assert held.wait(30)
         left = [one for one in threading.enumerate() if one not in before and one.name == "beside"]
+        fault_proxy.clear()
         assert initial_sync(workspace).action == "uploaded"
         assert workspace.ledger.header.restored
         released.set()
