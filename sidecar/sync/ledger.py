@@ -16,10 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from msgspec import Struct, field
 from msgspec.structs import replace
 
 from sidecar.errors import LedgerError
+from sidecar.sync.ledger_content import Content, content_of
 from sidecar.sync.ledger_file import LedgerFile, unusable
 from sidecar.sync.marks import (
     Flushed,
@@ -29,14 +29,10 @@ from sidecar.sync.marks import (
     OwnEntry,
     OwnVoid,
     header_document,
-    header_of,
     new_writer,
     packed,
     packed_entry,
     packed_flushed,
-    unpacked,
-    unpacked_entry,
-    unpacked_flushed,
 )
 
 
@@ -46,95 +42,10 @@ class LedgerBusy(LedgerError):
     kind = "busy"
 
 
-class _Content(Struct):
-    header: Header
-    marks: dict[str, Mark] = field(default_factory=dict)
-    flushed: dict[str, Flushed] = field(default_factory=dict)
-    entries: dict[int, OwnEntry] = field(default_factory=dict)
-    sequence: int = 0
-    learned: dict[str, bool] = field(default_factory=dict)
-    taken: dict[str, bool] = field(default_factory=dict)
-    doubts: set[int] = field(default_factory=set)
-
-    def apply(self, line: list[Any]) -> None:
-        """Apply one line of the log."""
-        kind = line[0]
-        if kind == "mark":
-            self.set_mark(line[1], unpacked(line[2]), told=len(line) > 3)
-        elif kind == "marks":
-            for path, fields in line[1].items():
-                self.set_mark(path, unpacked(fields), told=len(line) > 2)
-        elif kind == "take":
-            self.take()
-        elif kind == "told":
-            self.taken = {}
-        elif kind == "header":
-            self.header = header_of(line[1])
-        elif kind == "forget":
-            self.marks.pop(line[1], None)
-            self.flushed.pop(line[1], None)
-        elif kind == "flushed":
-            self.flushed[line[1]] = unpacked_flushed(line[2])
-        elif kind == "sequence":
-            self.sequence = max(self.sequence, line[1])
-        else:
-            self._apply_to_entries(kind, *line[1:])
-
-    def _apply_to_entries(self, kind: str, number: int, fields: list[Any] | None = None) -> None:
-        if kind == "entry" and fields:
-            self.entries[number] = unpacked_entry(fields)
-            self.doubts.discard(number)
-        elif kind == "removed":
-            self.entries.pop(number, None)
-            self.doubts.discard(number)
-        elif kind == "tried":
-            self.doubts.add(number)
-        else:
-            raise ValueError(f"an unknown change: {kind}")
-
-    def set_mark(self, path: str, mark: Mark, *, told: bool) -> None:
-        """Note `mark`; unless the manifest was what `told` it, the manifest is to hear of it."""
-        before = self.marks.get(path)
-        self.marks[path] = mark
-        if not told:
-            is_new = before is None or before.etag != mark.etag
-            self.learned[path] = is_new or self.learned.get(path, False)
-
-    def take(self) -> None:
-        for path, is_new in self.learned.items():
-            self.taken[path] = is_new or self.taken.get(path, False)
-        self.learned = {}
-
-    def document(self) -> dict[str, Any]:
-        return {
-            "header": header_document(self.header),
-            "marks": {path: packed(mark) for path, mark in self.marks.items()},
-            "flushed": {path: packed_flushed(value) for path, value in self.flushed.items()},
-            "entries": {str(number): packed_entry(entry) for number, entry in self.entries.items()},
-            "sequence": self.sequence,
-            "learned": self.learned,
-            "taken": self.taken,
-            "doubts": sorted(self.doubts),
-        }
-
-    @classmethod
-    def of(cls, document: dict[str, Any]) -> _Content:
-        return cls(
-            header_of(document["header"]),
-            {path: unpacked(fields) for path, fields in document["marks"].items()},
-            {path: unpacked_flushed(fields) for path, fields in document["flushed"].items()},
-            {int(number): unpacked_entry(fields) for number, fields in document["entries"].items()},
-            int(document["sequence"]),
-            dict(document.get("learned", {})),
-            dict(document.get("taken", {})),
-            set(document.get("doubts", ())),
-        )
-
-
 class Ledger:
     """One user's ledger, open and locked. All methods may be called from any thread."""
 
-    def __init__(self, file: LedgerFile, content: _Content, lock_fd: int) -> None:
+    def __init__(self, file: LedgerFile, content: Content, lock_fd: int) -> None:
         self._file = file
         self._content = content
         self._lock_fd = lock_fd
@@ -157,7 +68,7 @@ class Ledger:
             file = LedgerFile(directory)
             content = content_of(file)
             if content is None or (content.header.user_id, content.header.area) != (user_id, area):
-                ledger = cls(file, _Content(Header(user_id, area, new_writer(pod_uid), home)), lock_fd)
+                ledger = cls(file, Content(Header(user_id, area, new_writer(pod_uid), home)), lock_fd)
                 ledger.save()
                 return ledger
             ledger = cls(file, content, lock_fd)
@@ -344,7 +255,7 @@ class Ledger:
         """Drop everything and become a fresh writer: the ledger did not fit this home (rule 17)."""
         with self._mutex:
             old = self._content.header
-            self._content = _Content(Header(old.user_id, old.area, new_writer(pod_uid), home))
+            self._content = Content(Header(old.user_id, old.area, new_writer(pod_uid), home))
         self.save()
 
     def save(self) -> None:
@@ -421,18 +332,3 @@ def _locked(state_dir: Path, directory: Path) -> int:
     except OSError as error:
         os.close(lock_fd)
         raise unusable(state_dir, error) from error
-
-
-def content_of(file: LedgerFile) -> _Content | None:
-    """What `file` holds, as far as it was acknowledged; None where that cannot be read."""
-    document, lines = file.read()
-    if document is None:
-        return None
-    try:
-        content = _Content.of(document)
-        for line in lines:
-            content.apply(line)
-        return content
-    except (ValueError, LookupError, TypeError):
-        file.say_damaged()
-        return None

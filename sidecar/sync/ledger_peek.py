@@ -9,7 +9,8 @@ import fcntl
 import os
 from pathlib import Path
 
-from sidecar.sync.ledger import content_of, directory_of
+from sidecar.sync.ledger import directory_of
+from sidecar.sync.ledger_content import content_of
 from sidecar.sync.ledger_file import LedgerFile, unusable
 from sidecar.sync.marks import Header, Mark
 

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from sidecar.errors import FormatError, LedgerError
 from sidecar.home.entries import FileStat
 from sidecar.sync import ledger_file
-from sidecar.sync.ledger import Ledger, LedgerBusy, content_of
+from sidecar.sync.ledger import Ledger, LedgerBusy
+from sidecar.sync.ledger_content import content_of
 from sidecar.sync.ledger_file import LedgerFile
 from sidecar.sync.marks import RACY_NS, Mark, Settled, lasting
 
