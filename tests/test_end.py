@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.sync.marks import RACY_NS
 from tests import faults
 from tests.fault_proxy import Fault, FaultProxy
 from tests.processes import Sidecar, environ_of
@@ -303,4 +304,21 @@ def test_without_a_journal_a_bucket_that_recovers_in_time_is_tried_again(
         eventually(lambda: "Backup failed" in running.text(), running)
         fault_proxy.up()
         assert running.process.wait(60) == 0, running.text()
+    assert objects(s3, bucket)[LOG] == b'{"n": 1}\n'
+
+
+def test_what_hangs_behind_the_last_file_takes_nothing_from_what_is_durable(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, fault_proxy: FaultProxy
+) -> None:
+    settings = settings_for(bucket, user_id="ada", endpoint=fault_proxy.endpoint)
+    grace = {"CLAUDE_SIDECAR_GRACE_SECONDS": "4", "CLAUDE_SIDECAR_SYNC_DELAY_SECONDS": "off"}
+    with sidecar(settings, tmp_path, **grace) as running:
+        running.wait_for("/readyz")
+        append(settings, LOG, '{"n": 1}\n')
+        time.sleep(RACY_NS / 1e9 + 0.2)  # later its times alone prove that it is what was sent
+        fault_proxy.on("PUT", faults.delay(60), part="/manifest.json", times=None)
+        assert running.end(signal.SIGTERM) == 0, running.text()
+    human, document = termination(tmp_path)
+    assert human.startswith("All durable at 20"), human
+    assert document["durable"] is True
     assert objects(s3, bucket)[LOG] == b'{"n": 1}\n'

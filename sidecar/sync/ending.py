@@ -118,14 +118,21 @@ class Ending:
     async def _named(self, result: BackupResult) -> BackupResult:
         """`result` with what is not durable: by itself, by the last flush, and by a short look at the home.
 
-        A checkpoint names what is in no object; the look knows what the journal has of it.
+        A checkpoint names what is in no object; the look knows what the journal has of it. Where nobody names
+        anything, all is durable, whatever of the last backup was cut off.
         """
-        last = self._books.last_flush
-        looked: tuple[Unsynced, ...] = ()
-        with contextlib.suppress(TimeoutError, SidecarError):
-            looked = await asyncio.wait_for(in_thread(self._look, "look"), LOOK_SECONDS)
-        left = {entry.path for entry in looked}
+        last, begun_at = self._books.last_flush, self._books.clock()
         told = result.pending or (last.pending if last and not last.durable else ())
+        seen: tuple[Unsynced, ...] | None = None
+        with contextlib.suppress(TimeoutError, SidecarError):
+            seen = await asyncio.wait_for(in_thread(self._look, "look"), LOOK_SECONDS)
+        if seen == () and not told:
+            log.info("Every file was in the bucket when the last backup was cut off: %s", result.error)
+            whole = replace(result, durable=True, error=None, kind=None, hint=None)
+            self._books.note(whole, begun_at, dirty=False)
+            return whole
+        looked = seen or ()
+        left = {entry.path for entry in looked}
         pending = tuple(entry for entry in told if entry.path in left) or told or looked
         size = sum(entry.size_bytes for entry in pending)
         self._books.behind(pending, self._books.durable_at or self._books.begun_at, said=True)
