@@ -64,4 +64,6 @@ def put_as(
         if not error.outage:
             ledger.entry_removed(sequence)
         raise
+    finally:
+        ledger.sent(sequence)
     return len(body)

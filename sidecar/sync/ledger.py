@@ -50,6 +50,7 @@ class Ledger:
         self._content = content
         self._lock_fd = lock_fd
         self._mutex = threading.Lock()
+        self._on_the_way: set[int] = set()
 
     @classmethod
     def open(
@@ -166,7 +167,7 @@ class Ledger:
         """
         with self._mutex:
             flushed = self._content.flushed.get(path)
-            if flushed and (self._content.entries or self._content.doubts):
+            if flushed:
                 self._apply(["sequence", self._content.sequence + 1])
             return Known(self._content.marks.get(path), flushed, self._content.sequence)
 
@@ -183,7 +184,8 @@ class Ledger:
             upto = before.sequence if before else 0
             if now is None or (before and now.sequence == before.sequence):
                 upto = max(upto, void.sequence) if void else upto
-                now = replace(after, sequence=upto)
+                tried = now.tried if now and before and now.tried != before.tried else None
+                now = replace(after, sequence=upto, tried=tried)
             self._apply(["flushed", path, packed_flushed(replace(now, folded=max(now.folded, upto)))])
 
     def laid(self, path: str, after: Flushed) -> None:
@@ -209,15 +211,24 @@ class Ledger:
         """Note, before it is sent, that entry `sequence` may be in the bucket from now on, and for each path
         that it carries up to where it is known durable, and what the entry takes it to."""
         with self._mutex:
+            self._on_the_way.add(sequence)
             self._apply(["tried", sequence])
             for path, (durable, after) in carried.items():
                 now = replace(self._content.flushed.get(path, durable), tried=(after.size, after.digest))
                 self._apply(["flushed", path, packed_flushed(now)])
 
-    def doubts(self) -> list[int]:
-        """The numbers of entries that were sent and of which nobody knows whether they arrived."""
+    def sent(self, sequence: int) -> None:
+        """Take note that the sending of entry `sequence` is over, whatever came of it."""
         with self._mutex:
-            return sorted(self._content.doubts)
+            self._on_the_way.discard(sequence)
+
+    def doubts(self) -> list[int]:
+        """The numbers of entries that were sent and of which nobody knows whether they arrived.
+
+        Not those on the way: a listing made now may lack one that is acknowledged a moment later.
+        """
+        with self._mutex:
+            return sorted(self._content.doubts - self._on_the_way)
 
     def arrived(self, sequence: int, entry: OwnEntry) -> None:
         """Note that an entry of which nobody knew is in the bucket: the next checkpoint settles it."""

@@ -1,0 +1,50 @@
+"""Entries of which nobody knows whether they arrived, and those that are only on their way."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.area.objects import Listing
+from sidecar.sync import doubts
+from tests.sync.pods import MakeSettings, pods
+from tests.sync.test_journal import LOG, Running, run  # noqa: F401
+
+
+def test_a_flush_on_its_way_is_not_taken_for_one_that_was_lost(
+    bucket: str,
+    settings_for: MakeSettings,
+    tmp_path: Path,
+    run: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1)
+    pod.append(LOG, "one\n")
+    running: Running = run(pod)
+    running.checkpoint()
+    pod.append(LOG, "two\n")
+    store, ledger = running.workspace.store, running.workspace.ledger
+    listed, on_the_way = threading.Event(), threading.Event()
+    put, list_keys = store.put, store.list
+
+    def put_late(key: str, *rest: Any, **more: Any) -> str:
+        on_the_way.set()
+        assert listed.wait(10)
+        return put(key, *rest, **more)
+
+    def list_first(prefix: str, **more: Any) -> Listing:
+        answer = list_keys(prefix, **more)  # without the entry
+        listed.set()
+        flushing.join()
+        return answer
+
+    monkeypatch.setattr(store, "put", put_late)
+    monkeypatch.setattr(store, "list", list_first)
+    flushing = threading.Thread(target=running.flush)
+    flushing.start()
+    assert on_the_way.wait(10)
+    doubts.resolve(running.workspace)  # what a checkpoint begins with
+    listed.set()
+    flushing.join()
+    assert len(ledger.entries()) == 1, "an acknowledged entry was forgotten"
