@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from sidecar.errors import AccessDenied, ConditionFailed, FormatError, SidecarError
 from sidecar.logs import log
-from sidecar.sync import rewritten
+from sidecar.sync import doubts, rewritten
 from sidecar.sync.deletion_rules import Brake, braked
 from sidecar.sync.deletions import is_gone, remember
 from sidecar.sync.journal_reader import read_journal
@@ -45,6 +45,7 @@ def carry_out(workspace: Workspace, paths: list[str]) -> Mirrored:
     try:
         if not _conditions_hold(workspace):
             return Mirrored({}, refused=len(paths))
+        doubts.resolve(workspace)  # what arrived unheard of is to be voided as well: it must be known
         paths = _without_foreign(workspace, paths)
         if not paths:
             return NOTHING

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from sidecar.area.objects import Listing
+from sidecar.errors import StoreUnreachable
 from sidecar.sync import doubts
-from tests.sync.pods import MakeSettings, pods
+from tests.sync.pods import MakeSettings, objects, pods
 from tests.sync.test_journal import LOG, Running, run  # noqa: F401
 
 
@@ -48,3 +49,47 @@ def test_a_flush_on_its_way_is_not_taken_for_one_that_was_lost(
     listed.set()
     flushing.join()
     assert len(ledger.entries()) == 1, "an acknowledged entry was forgotten"
+
+
+def test_nothing_is_deleted_while_an_entry_of_it_is_in_doubt(
+    bucket: str,
+    settings_for: MakeSettings,
+    tmp_path: Path,
+    run: Any,  # noqa: F811
+    s3: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1, deletions="mirror")
+    pod.append(LOG, "one\n")
+    pod.write("CLAUDE.md", "stays")
+    pod.write("plans/a.md", "stays")
+    running: Running = run(pod)
+    running.checkpoint()
+    pod.append(LOG, "two\n")
+    store, ledger = running.workspace.store, running.workspace.ledger
+    put, list_keys = store.put, store.list
+
+    def lose_the_answer(key: str, *rest: Any, **more: Any) -> str:
+        put(key, *rest, **more)
+        raise StoreUnreachable("the answer was lost")
+
+    def fail_once(prefix: str, **more: Any) -> Listing:
+        if ledger.writer in prefix and failing.pop("once", None):
+            raise StoreUnreachable("no answer")
+        return list_keys(prefix, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "put", lose_the_answer)
+        running.flush()
+    assert ledger.doubts()
+    (Path(pod.settings.home) / LOG).unlink()
+    failing = {"once": True}
+    monkeypatch.setattr(store, "list", fail_once)
+    for _ in range(4):
+        running.checkpoint()
+    assert LOG not in objects(s3, bucket)
+    assert not ledger.doubts() and not ledger.entries(), "an entry of a forgotten path stays for ever"
+    running.crash()
+    (fresh,) = pods(settings_for, bucket, tmp_path / "fresh", 1)
+    fresh.start()
+    assert not (Path(fresh.settings.home) / LOG).exists()
