@@ -7,10 +7,11 @@ import os
 from msgspec import Struct, field
 
 
-class FileStat(Struct, frozen=True):
+class FileStat(Struct, frozen=True, array_like=True, gc=False):
     """A regular file as `fstat` saw it. Two equal values mean: not touched in between.
 
     ``path`` is relative to the home with ``/`` between its parts, ``mode`` holds the permission bits only.
+    The order of the fields is the ledger's format.
     """
 
     path: str

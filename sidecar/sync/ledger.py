@@ -30,7 +30,6 @@ from sidecar.sync.marks import (
     OwnVoid,
     header_document,
     new_writer,
-    packed,
     packed_entry,
     packed_flushed,
 )
@@ -99,15 +98,15 @@ class Ledger:
         """What is known of `path`; None if nothing is."""
         return self._content.marks.get(path)
 
-    def marks(self) -> dict[str, Mark]:
+    def marks(self) -> Mapping[str, Mark]:
         """A copy of all marks."""
         with self._mutex:
-            return dict(self._content.marks)
+            return self._content.marks.copy()
 
     def known_paths(self) -> set[str]:
         """Every path of which something is known: an object, or what was flushed of it."""
         with self._mutex:
-            return self._content.marks.keys() | self._content.flushed.keys()
+            return {*self._content.marks, *self._content.flushed}
 
     def record(self, path: str, mark: Mark, *, told: bool = False) -> None:
         """Note `mark` for `path`: on disk and in memory before this returns (rule 20).
@@ -115,14 +114,13 @@ class Ledger:
         `told`: the manifest says the same of this path, so it need not hear of it.
         """
         with self._mutex:
-            self._append(["mark", path, packed(mark), *([True] if told else [])])
+            self._append(["mark", path, mark, *([True] if told else [])])
             self._content.set_mark(path, mark, told=told)
 
     def record_all(self, marks: Mapping[str, Mark], *, told: bool = False) -> None:
         """`record` for many paths, in one write."""
         with self._mutex:
-            packed_marks = {path: packed(mark) for path, mark in marks.items()}
-            self._append(["marks", packed_marks, *([True] if told else [])])
+            self._append(["marks", dict(marks), *([True] if told else [])])
             for path, mark in marks.items():
                 self._content.set_mark(path, mark, told=told)
 
@@ -272,7 +270,10 @@ class Ledger:
     def save(self) -> None:
         """Write a whole snapshot and begin an empty log."""
         with self._mutex:
-            self._file.replace(self._content.document())
+            self._replace()
+
+    def _replace(self) -> None:
+        self._file.replace(self._content.document(), self._content.marks)
 
     def _note(self, line: list[Any]) -> None:
         with self._mutex:
@@ -284,7 +285,7 @@ class Ledger:
 
     def _append(self, line: list[Any]) -> None:
         if self._file.is_long:
-            self._file.replace(self._content.document())
+            self._replace()
         self._file.append(line)
 
     def close(self) -> None:

@@ -5,10 +5,12 @@ A line is a change that was acknowledged; what is unknown in it is damage, never
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Raw, Struct, convert, field, json
 
+from sidecar.dense import Dense
 from sidecar.sync.ledger_file import LedgerFile
 from sidecar.sync.marks import (
     Flushed,
@@ -17,18 +19,20 @@ from sidecar.sync.marks import (
     OwnEntry,
     header_document,
     header_of,
-    packed,
     packed_entry,
     packed_flushed,
-    unpacked,
     unpacked_entry,
     unpacked_flushed,
 )
 
 
+def _no_marks() -> Dense[Mark]:
+    return Dense(Mark)
+
+
 class Content(Struct):
     header: Header
-    marks: dict[str, Mark] = field(default_factory=dict)
+    marks: Dense[Mark] = field(default_factory=_no_marks)
     flushed: dict[str, Flushed] = field(default_factory=dict)
     entries: dict[int, OwnEntry] = field(default_factory=dict)
     sequence: int = 0
@@ -40,10 +44,10 @@ class Content(Struct):
         """Apply one line of the log."""
         kind = line[0]
         if kind == "mark":
-            self.set_mark(line[1], unpacked(line[2]), told=len(line) > 3)
+            self.set_mark(line[1], convert(line[2], Mark), told=len(line) > 3)
         elif kind == "marks":
             for path, fields in line[1].items():
-                self.set_mark(path, unpacked(fields), told=len(line) > 2)
+                self.set_mark(path, convert(fields, Mark), told=len(line) > 2)
         elif kind == "take":
             self.take()
         elif kind == "told":
@@ -51,7 +55,7 @@ class Content(Struct):
         elif kind == "header":
             self.header = header_of(line[1])
         elif kind == "forget":
-            self.marks.pop(line[1], None)
+            self.marks.discard(line[1])
             self.flushed.pop(line[1], None)
         elif kind == "flushed":
             self.flushed[line[1]] = unpacked_flushed(line[2])
@@ -86,9 +90,9 @@ class Content(Struct):
         self.learned = {}
 
     def document(self) -> dict[str, Any]:
+        """All but the marks, which rest in the snapshot as they are."""
         return {
             "header": header_document(self.header),
-            "marks": {path: packed(mark) for path, mark in self.marks.items()},
             "flushed": {path: packed_flushed(value) for path, value in self.flushed.items()},
             "entries": {str(number): packed_entry(entry) for number, entry in self.entries.items()},
             "sequence": self.sequence,
@@ -98,10 +102,11 @@ class Content(Struct):
         }
 
     @classmethod
-    def of(cls, document: dict[str, Any]) -> Content:
+    def of(cls, document: Mapping[str, Any], marks: Mapping[str, Raw]) -> Content:
+        decode = json.Decoder(Mark).decode
         return cls(
             header_of(document["header"]),
-            {path: unpacked(fields) for path, fields in document["marks"].items()},
+            Dense(Mark, ((path, decode(data)) for path, data in marks.items())),
             {path: unpacked_flushed(fields) for path, fields in document["flushed"].items()},
             {int(number): unpacked_entry(fields) for number, fields in document["entries"].items()},
             int(document["sequence"]),
@@ -113,12 +118,12 @@ class Content(Struct):
 
 def content_of(file: LedgerFile) -> Content | None:
     """What `file` holds, as far as it was acknowledged; None where that cannot be read."""
-    document, lines = file.read()
-    if document is None:
+    read = file.read()
+    if read is None:
         return None
     try:
-        content = Content.of(document)
-        for line in lines:
+        content = Content.of(read.document, read.marks)
+        for line in file.lines():
             content.apply(line)
         return content
     except (ValueError, LookupError, TypeError):

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from msgspec import Raw, Struct, json
 
 from sidecar.errors import FormatError, LedgerError
 from sidecar.logs import log
@@ -18,6 +22,15 @@ FORMAT_MAJOR, FORMAT_MINOR = 1, 1
 _VERSION = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
 # A log of this size is read in a tenth of a second; what is longer than the snapshot is worth a new one.
 _LONG_BYTES = 8 * 1024 * 1024
+# As many marks at once are written as take less memory than the first line of a log.
+_MARKS = 1000
+
+
+class Snapshot(Struct, frozen=True):
+    """``marks``: each as it rests; they are most of it. ``document``: all else."""
+
+    document: dict[str, Any]
+    marks: dict[str, Raw]
 
 
 class LedgerFile:
@@ -30,7 +43,7 @@ class LedgerFile:
         self._log_fd = -1
         self._log_size = 0
         self._snapshot_size = 0
-        self._epoch = ""
+        self._epoch = self._found_epoch = ""
         self._is_begun = False
 
     @property
@@ -38,28 +51,28 @@ class LedgerFile:
         """Whether the log has grown so far that a new snapshot pays."""
         return self._log_size > max(_LONG_BYTES, 2 * self._snapshot_size)
 
-    def read(self) -> tuple[dict[str, Any] | None, list[list[Any]]]:
-        """The snapshot, and the log's lines since; None where there is no snapshot that can be read.
+    def read(self) -> Snapshot | None:
+        """The snapshot; None where there is none that can be read. What changed since is in `lines`.
 
         Raises
         ------
         FormatError: a newer version wrote it; it is left alone.
         """
-        import orjson
-
         if not self._snapshot.exists():
-            return None, []
+            return None
         try:
             data = self._snapshot.read_bytes()
-            document: dict[str, Any] = orjson.loads(data)
-            self._check_version(str(document["version"]))
-            lines = self._lines(str(document["epoch"]))
+            parts = json.decode(data, type=dict[str, Raw])
+            self._check_version(str(json.decode(parts["version"])))
+            marks = json.decode(parts.pop("marks"), type=dict[str, Raw])
+            document = {name: json.decode(part) for name, part in parts.items()}
+            self._found_epoch = str(document["epoch"])
             if document["version"] == _VERSION:
-                self._epoch, self._snapshot_size = str(document["epoch"]), len(data)
-            return document, lines
+                self._epoch, self._snapshot_size = self._found_epoch, len(data)
+            return Snapshot(document, marks)
         except (ValueError, KeyError, TypeError):
             self.say_damaged()
-            return None, []
+            return None
 
     def say_damaged(self) -> None:
         """One WARNING: the ledger could not be read."""
@@ -67,16 +80,19 @@ class LedgerFile:
             "The ledger in %s is damaged and starts anew: the next sync compares in full", self._directory
         )
 
-    def _lines(self, epoch: str) -> list[list[Any]]:
-        import orjson
-
-        lines: list[list[Any]] = []
-        for line in self._log.read_bytes().split(b"\n") if self._log.exists() else ():
-            try:
-                lines.append(orjson.loads(line))
-            except ValueError:
-                break  # the torn end
-        return lines[1:] if lines and lines[0] == ["epoch", epoch] else []
+    def lines(self) -> Iterator[list[Any]]:
+        """The log's lines since the snapshot that was read, one by one: there may be many."""
+        if not self._log.exists():
+            return
+        with self._log.open("rb") as log_file:
+            if log_file.readline() != _epoch_line(self._found_epoch):
+                return
+            for line in log_file:
+                try:
+                    change: list[Any] = json.decode(line)
+                except ValueError:
+                    return  # the torn end
+                yield change
 
     def _check_version(self, version: str) -> None:
         major, _, minor = version.partition(".")
@@ -94,30 +110,28 @@ class LedgerFile:
         LedgerError: the directory cannot be written.
         """
         begun = _epoch_line(self._epoch)
-        if not self._epoch or not self._log.exists() or self._log.read_bytes() != begun:
+        if not self._epoch or not self._log.exists() or self._log.stat().st_size != len(begun):
             return False
         try:
+            if self._log.read_bytes() != begun:
+                return False
             self._open_log()
         except OSError as error:
             raise unusable(self._directory, error) from error
         self._log_size, self._is_begun = len(begun), True
         return True
 
-    def replace(self, document: dict[str, Any]) -> None:
+    def replace(self, document: Mapping[str, Any], marks: Mapping[str, Any]) -> None:
         """Write a whole snapshot and begin an empty log.
 
         Raises
         ------
         LedgerError: the disk is full, or the directory cannot be written.
         """
-        import orjson
-
         epoch = os.urandom(8).hex()
-        document = {"version": _VERSION, "epoch": epoch, **document}
+        pieces = _pieces({"version": _VERSION, "epoch": epoch, **document}, marks)
         try:
-            data = orjson.dumps(document)
-            self._write_snapshot(data)
-            self._snapshot_size = len(data)
+            self._snapshot_size = self._write_snapshot(pieces)
             self._epoch, self._is_begun = epoch, False
             self._open_log()
             self._begin()
@@ -129,12 +143,14 @@ class LedgerFile:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._log_fd = os.open(self._log, flags, 0o600)
 
-    def _write_snapshot(self, data: bytes) -> None:
+    def _write_snapshot(self, pieces: Iterable[bytes]) -> int:
         temporary = self._directory / "ledger.json.tmp"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            file.writelines(pieces)
+            size = file.tell()
         temporary.replace(self._snapshot)
+        return size
 
     def append(self, line: list[Any]) -> None:
         """Add one change to the log; on a full disk nothing of it stays.
@@ -143,9 +159,7 @@ class LedgerFile:
         ------
         LedgerError: the disk is full, or the directory cannot be written.
         """
-        import orjson
-
-        data = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+        data = json.encode(line) + b"\n"
         try:
             if not self._is_begun:  # the disk was full then: a log without its epoch would not count
                 self._begin()
@@ -185,6 +199,14 @@ def unusable(directory: Path, error: OSError) -> LedgerError:
 
 def _epoch_line(epoch: str) -> bytes:
     """What a log begins with."""
-    import orjson
+    return json.encode(["epoch", epoch]) + b"\n"
 
-    return orjson.dumps(["epoch", epoch], option=orjson.OPT_APPEND_NEWLINE)
+
+def _pieces(document: Mapping[str, Any], marks: Mapping[str, Any]) -> Iterator[bytes]:
+    """`document` with the ``marks`` in it as one JSON object; never all of it at once in memory."""
+    yield json.encode(document)[:-1] + b',"marks":{'
+    left, between = iter(marks.items()), b""
+    while some := dict(islice(left, _MARKS)):
+        yield between + json.encode(some)[1:-1]
+        between = b","
+    yield b"}}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from sidecar.sync.ledger import directory_of
@@ -17,7 +18,7 @@ from sidecar.sync.marks import Header, Mark
 _TRIES = 5
 
 
-def peek(state_dir: Path, user_id: str) -> tuple[Header, dict[str, Mark]] | None:
+def peek(state_dir: Path, user_id: str) -> tuple[Header, Mapping[str, Mark]] | None:
     """The header and the marks of `user_id` as they are on disk; None where there are none.
 
     Raises

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct, convert, field
 from msgspec.structs import replace
 
 from sidecar.home.entries import FileStat
@@ -15,7 +15,7 @@ from sidecar.home.entries import FileStat
 RACY_NS = 50_000_000
 
 
-class Settled(Struct, frozen=True):
+class Settled(Struct, frozen=True, array_like=True, gc=False):
     """A conflict that was decided: this local content against this object. It moves no base (rule 8)."""
 
     local_digest: str
@@ -23,8 +23,8 @@ class Settled(Struct, frozen=True):
     stat: FileStat | None = None
 
 
-class Mark(Struct, frozen=True):
-    """The two marks of one path (rule 1).
+class Mark(Struct, frozen=True, array_like=True, gc=False):
+    """The two marks of one path (rule 1). The order of the fields is the ledger's format.
 
     ``etag, size, digest``: (a), the object as shipped or read; an empty ETag means cleared: unite in full.
     ``local_size, local_digest``: (b), the prefix of the local file that this object contains.
@@ -135,16 +135,15 @@ def new_writer(pod_uid: str | None) -> str:
 
 def packed_flushed(flushed: Flushed) -> list[Any]:
     """`flushed` as a short JSON list."""
-    known = [flushed.size, flushed.digest, flushed.sequence, _packed_stat(flushed.stat), flushed.folded]
+    known = [flushed.size, flushed.digest, flushed.sequence, flushed.stat, flushed.folded]
     return [*known, *flushed.tried] if flushed.tried else known
 
 
 def unpacked_flushed(fields: list[Any]) -> Flushed:
     """The value in a JSON list; raises ValueError or TypeError where it is none."""
     size, digest, sequence, stat, folded, *tried = fields
-    return Flushed(
-        size, digest, sequence, _unpacked_stat(stat), folded, (tried[0], tried[1]) if tried else None
-    )
+    known = convert(stat, FileStat) if stat else None
+    return Flushed(size, digest, sequence, known, folded, (tried[0], tried[1]) if tried else None)
 
 
 def packed_entry(entry: OwnEntry) -> list[Any]:
@@ -192,47 +191,3 @@ def header_of(document: dict[str, Any]) -> Header:
         not_restored=document["not_restored"],
         extra=document["extra"],
     )
-
-
-def packed(mark: Mark) -> list[Any]:
-    """`mark` as a short JSON list: a ledger holds one for each path."""
-    settled = mark.settled
-    return [
-        mark.etag,
-        mark.size,
-        mark.digest,
-        mark.local_size,
-        mark.local_digest,
-        _packed_stat(mark.stat),
-        mark.mtime_ns,
-        mark.mode,
-        [settled.local_digest, settled.etag, _packed_stat(settled.stat)] if settled else None,
-        mark.loser,
-    ]
-
-
-def unpacked(fields: list[Any]) -> Mark:
-    """The mark in a JSON list; raises ValueError or TypeError where it is none."""
-    etag, size, digest, local_size, local_digest, stat, mtime_ns, mode, settled, loser = fields
-    return Mark(
-        etag,
-        size,
-        digest,
-        local_size,
-        local_digest,
-        _unpacked_stat(stat),
-        mtime_ns,
-        mode,
-        Settled(settled[0], settled[1], _unpacked_stat(settled[2])) if settled else None,
-        loser,
-    )
-
-
-def _packed_stat(stat: FileStat | None) -> list[Any] | None:
-    if stat is None:
-        return None
-    return [stat.path, stat.size, stat.mtime_ns, stat.ctime_ns, stat.mode, stat.inode]
-
-
-def _unpacked_stat(fields: list[Any] | None) -> FileStat | None:
-    return FileStat(*fields) if fields else None

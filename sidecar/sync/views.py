@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct, field
 
 from sidecar.area import journal
@@ -39,7 +41,7 @@ class View(Struct, frozen=True):
 
     scan: Scan
     objects: dict[str, ObjectInfo]
-    marks: dict[str, Mark]
+    marks: Mapping[str, Mark]
     manifest: Manifest | None
     placed: dict[str, Placed]
     left_out: dict[str, str]
@@ -145,7 +147,7 @@ class Sides(Struct, frozen=True):
             return f"larger than {self.settings.max_file_mib} MiB (CLAUDE_SIDECAR_MAX_FILE_MIB)"
         return ""
 
-    def _ledger(self) -> tuple[str, dict[str, Mark]]:
+    def _ledger(self) -> tuple[str, Mapping[str, Mark]]:
         state_dir, user_id = self.settings.state_dir, self.keys.user_id
         known = peek(state_dir, user_id)
         if known is None:

@@ -1,10 +1,12 @@
 """The ledger survives what happens to pods: kills, full disks, other homes, other areas, newer versions."""
 
 import errno
+import json
 import os
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -166,7 +168,7 @@ def test_a_log_that_could_not_be_begun_on_a_full_disk_is_begun_with_its_next_lin
 
 
 def test_cut_at_any_byte_the_log_says_what_was_acknowledged_before_and_no_more(tmp_path: Path) -> None:
-    states: dict[int, tuple[dict[str, Mark], bool, int]] = {}
+    states: dict[int, tuple[Mapping[str, Mark], bool, int]] = {}
     with opened(tmp_path) as ledger:
         log = one(tmp_path, "ledger.log")
         for number in range(3):
@@ -238,3 +240,54 @@ def test_a_ledger_of_an_older_format_is_written_anew_before_anything_is_added(tm
     with opened(tmp_path) as ledger:
         assert ledger.marks() == {"a": MARK}
         assert b'"version":"1.1"' in snapshot.read_bytes()
+
+
+# As every version since 1.0 wrote it.
+_SNAPSHOT = (
+    '{"version":"1.1","epoch":"00ff","header":{"user_id":"ada","area":"s3://b/p/ada/","writer":"pod-1",'
+    '"home":[1,2],"restored":true,"compared":false,"foreign_entries":true,"generation":3,"directories":["a"],'
+    '"links":[],"not_restored":0,"extra":{}},"marks":{"é.md":["\\"e\\"",3,"dd",3,"dd",'
+    '["é.md",3,-5,18446744073709551615,384,77],18446744073709551615,416,null,""],'
+    '"b":["",0,"",0,"",null,0,384,["xx","\\"f\\"",null],"l"]},'
+    '"flushed":{"b":[3,"dd",2,["b",3,4,5,384,7],1,9,"ee"]},"entries":{"2":[["b"],12,false]},"sequence":2,'
+    '"learned":{"b":true},"taken":{},"doubts":[]}'
+)
+_LOG = '["epoch","00ff"]\n["marks",{"c":["1",1,"d",1,"d",null,2,384,null,""]},true]\n["forget","b"]\n'
+
+
+def test_the_format_is_read_and_written_as_it_always_was(tmp_path: Path) -> None:
+    (tmp_path / "ledger.json").write_text(_SNAPSHOT)
+    content = content_of(LedgerFile(tmp_path))
+    assert content
+    stat = FileStat("é.md", 3, -5, 2**64 - 1, 0o600, 77)
+    assert content.marks == {
+        "é.md": Mark('"e"', 3, "dd", 3, "dd", stat, 2**64 - 1, 0o640),
+        "b": Mark("", 0, "", 0, "", settled=Settled("xx", '"f"'), loser="l"),
+    }
+    assert content.flushed["b"].tried == (9, "ee")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    LedgerFile(copy).replace(content.document(), content.marks)
+    before, after = json.loads(_SNAPSHOT), json.loads((copy / "ledger.json").read_text())
+    assert after | {"epoch": "00ff"} == before
+    (tmp_path / "ledger.log").write_text(_LOG)
+    content = content_of(LedgerFile(tmp_path))
+    assert content
+    assert (set(content.marks), content.marks["c"]) == ({"é.md", "c"}, Mark("1", 1, "d", 1, "d", mtime_ns=2))
+
+
+@pytest.mark.parametrize(
+    "damage", [('"dd",3', '"dd","3"'), ("[1,2]", "7"), ('["é.md",3,', '["é.md",'), ("}", "")]
+)
+def test_a_value_of_another_kind_is_damage(tmp_path: Path, damage: tuple[str, str]) -> None:
+    (tmp_path / "ledger.json").write_text(_SNAPSHOT.replace(*damage))
+    assert content_of(LedgerFile(tmp_path)) is None
+
+
+def test_thousands_of_marks_are_written_and_read_again(tmp_path: Path) -> None:
+    marks = {f"{number}.md": replace(MARK, size=number) for number in range(2500)}
+    with opened(tmp_path) as ledger:
+        ledger.record_all(marks)
+        ledger.save()
+    with opened(tmp_path) as ledger:
+        assert ledger.marks() == marks
