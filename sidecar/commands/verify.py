@@ -33,7 +33,7 @@ def verify(
 
     Parameters
     ----------
-    sample: how many of the files and packs that look untouched are read, in percent.
+    sample: how many of the files and packs that look untouched are read, in percent; at least one of each.
     seed: draws them; default: the day.
     """
     user_id = demanded_user(settings)
@@ -101,9 +101,7 @@ def _as_dict(user_id: str, inspection: Inspection, code: int, fraction: float, s
         "by_design": [row for row, f in pairs if f.by_design],
         "paths": inspection.paths,
         "read": inspection.read,
-        "manifest": {"generation": seen.generation, "entries": seen.entries, "stale": seen.stale}
-        if seen
-        else None,
+        "manifest": {field: getattr(seen, field) for field in seen.__struct_fields__} if seen else None,
         "packs": {"named": inspection.packs, "read": inspection.packs_read},
         "bytes": inspection.bytes,
         "sample": fraction,
@@ -132,6 +130,6 @@ def _manifest_in_words(inspection: Inspection) -> str:
     if seen is None:
         return "no manifest that counts"
     return (
-        f"the manifest: {seen.entries} entries, {seen.stale} of them stale, and {inspection.packs} packs, "
-        f"{inspection.packs_read} of them read"
+        f"the manifest: {seen.entries} entries, {seen.stale} of them stale, {seen.directories} directories, "
+        f"{seen.links} links, and {inspection.packs} packs, {inspection.packs_read} of them read"
     )

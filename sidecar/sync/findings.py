@@ -30,6 +30,7 @@ class Kind(Enum):
     METADATA_LIES = "metadata_lies"
     LEDGER_LIES = "ledger_lies"
     TIMES_DIFFER = "times_differ"
+    LINK_DIFFERS = "link_differs"
     MANIFEST_LIES = "manifest_lies"
     MANIFEST_DAMAGED = "manifest_damaged"
     PACK_MISSING = "pack_missing"

@@ -6,18 +6,19 @@ differ is looked at once more with everything fresh, so that what merely moved m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sidecar.sync import shape_inspection
 from sidecar.sync.findings import STALE, Finding
 from sidecar.sync.pack_inspection import PackExamined, Packs
 from sidecar.sync.path_inspection import PathExamined, PathInspection
 from sidecar.sync.progress import Progress, Watcher, nobody
 from sidecar.sync.transfers import Job, run_jobs
-from sidecar.sync.verification import in_sample
+from sidecar.sync.verification import sample
 from sidecar.sync.views import Sides, View
 
 # What one comparison holds: blocks, and of a transcript that differs 16 bytes a line and a spool.
@@ -30,6 +31,8 @@ class ManifestSeen(Struct, frozen=True):
     generation: int
     entries: int
     stale: int
+    directories: int = 0
+    links: int = 0
 
 
 class Inspection(Struct, frozen=True):
@@ -60,7 +63,8 @@ def inspect(
 
     Parameters
     ----------
-    fraction: how many of the paths and packs that look untouched are read. What looks changed always is.
+    fraction: how many of the objects and packs that look untouched are read, at least one of each. What looks
+        changed always is.
 
     Raises
     ------
@@ -91,17 +95,21 @@ class _Inspecting:
         differing = _suspects(self._paths, lambda found: not found.by_design)
         stale = _suspects(self._paths, lambda found: found.kind in STALE)
         broken = _suspects(self._packs, lambda found: not found.by_design)
-        general = (*view.general, *packs.general)
+        general = self._general(view, packs)
         if differing or stale or broken or not all(found.by_design for found in general):
             view = self._sides.view()
             packs = Packs(self._sides, view.manifest)
-            general = (*view.general, *packs.general)
+            general = self._general(view, packs)
             self._paths.update(self._examine(view, differing, again=True))
             self._paths.update(self._examine(view, stale.difference(differing)))
             self._packs.update(dict.fromkeys(broken, PackExamined(())))
             self._packs.update(packs.examined(broken, 1.0, self._seed))
         findings = (*general, *_findings(self._paths), *_findings(self._packs))
-        return replace(first, findings=findings, manifest=_seen(view, findings))
+        return replace(first, findings=findings, manifest=_seen(view, _findings(self._paths)))
+
+    def _general(self, view: View, packs: Packs) -> tuple[Finding, ...]:
+        """What is found without reading a file, an object or a pack."""
+        return (*view.general, *packs.general, *shape_inspection.judged(view, self._sides.rules))
 
     def _counted(self, view: View, packs: Packs) -> Inspection:
         """How much was read, after the first look."""
@@ -130,8 +138,10 @@ class _Inspecting:
     def _examine(
         self, view: View, paths: Collection[str], *, again: bool = False
     ) -> Iterator[tuple[str, PathExamined]]:
+        drawn = sample(view.readable_objects(), self._fraction, self._seed)
+
         def job(path: str) -> Job[PathExamined]:
-            chosen = in_sample(path, self._fraction, self._seed)
+            chosen = path in drawn
             one = PathInspection(self._sides, view, path, self._spool_directory)
             weight = min(_WEIGHT_BYTES, 2 * view.size_of(path))
             return Job(path, weight, lambda: one.examined(chosen=chosen, again=again))
@@ -142,11 +152,12 @@ class _Inspecting:
             yield done.job.name, done.value
 
 
-def _seen(view: View, findings: Collection[Finding]) -> ManifestSeen | None:
+def _seen(view: View, findings: Iterable[Finding]) -> ManifestSeen | None:
     if view.manifest is None:
         return None
     stale = sum(found.kind in STALE for found in findings)
-    return ManifestSeen(view.manifest.generation, len(view.manifest.files), stale)
+    known = view.manifest
+    return ManifestSeen(known.generation, len(known.files), stale, len(known.directories), len(known.links))
 
 
 _Examined = dict[str, PathExamined] | dict[str, PackExamined]

@@ -19,7 +19,7 @@ from sidecar.area.packs import MAX_MEMBER_BYTES, PackReader
 from sidecar.errors import AccessDenied, ConditionFailed, ObjectArchived, ObjectDamaged, ObjectMissing
 from sidecar.sync.findings import Finding, Kind
 from sidecar.sync.transfers import Job, run_jobs
-from sidecar.sync.verification import in_sample
+from sidecar.sync.verification import sample
 from sidecar.sync.views import Sides
 
 # What a pack takes while it is read: its window, a chunk, and the file at hand.
@@ -140,15 +140,14 @@ class Packs:
     def examined(
         self, names: Collection[str], fraction: float, seed: str
     ) -> Iterator[tuple[str, PackExamined]]:
-        """Look at these packs; read of those whose size is right the sample that `seed` draws.
+        """Look at these packs; read of those whose size is right the sample of all that `seed` draws.
 
         Raises
         ------
         StoreError: the store is away.
         """
-        jobs = [
-            self._job(name, fraction, seed) for name in names if name in self._riders and not self.general
-        ]
+        drawn = sample(self._riders.keys() & self._listed.keys(), fraction, seed)
+        jobs = [self._job(name, name in drawn) for name in names if name in self._riders and not self.general]
         for done in run_jobs(jobs, workers=self._sides.settings.concurrency):
             if done.value is None:
                 raise done.error if done.error else RuntimeError("a job ended with neither value nor error")
@@ -163,10 +162,9 @@ class Packs:
             return
         self._listed = {key[len(prefix) :]: info for key, info in listing.objects.items()}
 
-    def _job(self, name: str, fraction: float, seed: str) -> Job[PackExamined]:
+    def _job(self, name: str, drawn: bool) -> Job[PackExamined]:
         facts = PackFacts(name, self._stated.get(name), self._riders[name], self._listed.get(name))
-        chosen = in_sample(name, fraction, seed) or not _looks_right(facts)
-        return Job(name, _WEIGHT_BYTES, lambda: self._examined(facts, chosen))
+        return Job(name, _WEIGHT_BYTES, lambda: self._examined(facts, drawn or not _looks_right(facts)))
 
     def _examined(self, facts: PackFacts, chosen: bool) -> PackExamined:
         key = self._sides.keys.packs + facts.name

@@ -6,6 +6,7 @@ picture that cannot be read or written is a WARNING and costs speed; it never fa
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -48,6 +49,8 @@ from sidecar.sync.workspace import Workspace
 
 _TRIES = 5
 _HINT = "the next checkpoint replaces it"
+# In the ledger's header; a ledger without it was written before modes and targets were looked at.
+_SHAPE = "shape"
 
 
 class Picture(Struct, frozen=True):
@@ -252,9 +255,21 @@ def _with_new_part(workspace: Workspace, theirs: Picture, root: Root) -> Root:
 
 
 def shape_changed(workspace: Workspace, scan: Scan) -> bool:
-    """True where a directory or link came or went since the last manifest; times alone do not count."""
+    """True where a directory or link changed since the last manifest; times alone do not count."""
     header = workspace.ledger.header
-    return header.directories != _directory_names(scan) or header.links != _link_names(scan)
+    if header.directories != _directory_names(scan) or header.links != _link_names(scan):
+        return True
+    return header.extra.get(_SHAPE, "") not in ("", _shape_digest(scan))
+
+
+def _shape_digest(scan: Scan) -> str:
+    """Stands for the modes of the directories, and where the links lead."""
+    digest = hashlib.sha256()
+    for path in sorted(scan.directories):
+        digest.update(f"{path}\0{scan.directories[path].mode:o}\0".encode("utf-8", "surrogateescape"))
+    for path in sorted(scan.links):
+        digest.update(f"{path}\0{scan.links[path].target}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _directory_names(scan: Scan) -> tuple[str, ...]:
@@ -267,10 +282,11 @@ def _link_names(scan: Scan) -> tuple[str, ...]:
 
 def _remember(workspace: Workspace, scan: Scan, generation: int, *, believe: bool) -> None:
     header = workspace.ledger.header
+    extra = packing.believed(header.extra) if believe else header.extra
     workspace.ledger.set_header(
         replace(
             header,
-            extra=packing.believed(header.extra) if believe else header.extra,
+            extra={**extra, _SHAPE: _shape_digest(scan)},
             directories=_directory_names(scan),
             links=_link_names(scan),
             generation=generation,

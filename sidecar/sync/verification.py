@@ -8,7 +8,7 @@ checkpoint, a last line that the client has not finished, an entry of the manife
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
@@ -76,10 +76,16 @@ def looks_untouched(local: FileStat, remote: ObjectInfo, mark: Mark | None) -> b
     return mark is not None and mark.stat == local and mark.etag == remote.etag
 
 
-def in_sample(path: str, fraction: float, seed: str) -> bool:
-    """Whether `path` is in the sample of about `fraction` of all paths that `seed` draws."""
-    drawn = hashlib.sha256(f"{seed}\0{path}".encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(drawn[:8]) < fraction * 2**64
+def sample(names: Iterable[str], fraction: float, seed: str) -> frozenset[str]:
+    """What `seed` draws: about `fraction` of `names`, and at least one, so that a drill proves something."""
+    drawn = {name: _drawn(name, seed) for name in names}
+    chosen = frozenset(name for name, number in drawn.items() if number < fraction * 2**64)
+    return chosen or (frozenset((min(drawn, key=drawn.__getitem__),)) if drawn else chosen)
+
+
+def _drawn(name: str, seed: str) -> int:
+    digest = hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8])
 
 
 def judged(facts: Facts) -> list[Finding]:

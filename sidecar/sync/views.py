@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from msgspec import Struct, field
 
@@ -37,7 +37,10 @@ _TRIES = 5
 
 
 class View(Struct, frozen=True):
-    """``objects`` by path. ``general``: what is to be said of no path in particular, and of foreign keys."""
+    """``objects`` by path. ``general``: what is to be said of no path in particular, and of foreign keys.
+
+    ``shape``: the directories and links of the home when this pod last wrote the manifest.
+    """
 
     scan: Scan
     objects: dict[str, ObjectInfo]
@@ -48,11 +51,18 @@ class View(Struct, frozen=True):
     refused: dict[str, str]
     ledger: str
     general: tuple[Finding, ...] = ()
+    shape: frozenset[str] = frozenset()
 
     def paths(self) -> set[str]:
         """Everything that any side knows, the ledger excepted: what it alone knows is nowhere."""
         known = self.manifest.files if self.manifest else {}
         return {*self.scan.files, *self.objects, *known, *self.placed, *self.refused}
+
+    def readable_objects(self) -> Iterator[str]:
+        """The paths whose objects a comparison may read."""
+        for path in self.objects:
+            if path not in self.left_out and (path in self.scan.files or not self._refusal(path)):
+                yield path
 
     def size_of(self, path: str) -> int:
         """The larger of both sides, in bytes."""
@@ -72,10 +82,19 @@ class View(Struct, frozen=True):
         )
 
     def _refusal(self, path: str) -> str:
+        instead = self.standing_at(path)
+        return f"{instead} stands at this name in the home" if instead else self.refused_at(path)
+
+    def standing_at(self, path: str) -> str:
+        """What the scan found at `path`, in words; empty where that is nothing."""
         if path in self.scan.links:
-            return "a symbolic link stands at this name in the home"
+            return "a symbolic link"
         if path in self.scan.directories:
-            return "a directory stands at this name in the home"
+            return "a directory"
+        return "a file" if path in self.scan.files else ""
+
+    def refused_at(self, path: str) -> str:
+        """Why the home's `path`, or a directory above it, cannot be taken; empty where nothing says so."""
         above = path
         while above:
             if above in self.refused:
@@ -106,7 +125,7 @@ class Sides(Struct, frozen=True):
         ------
         StoreError, HomeError, LedgerError, FormatError: that cannot be told.
         """
-        ledger, marks = self._ledger()
+        ledger, marks, shape = self._ledger()
         general: list[Finding] = []
         placed = self._journal(general)
         listing = self.store.list(self.keys.objects)
@@ -127,6 +146,7 @@ class Sides(Struct, frozen=True):
             {entry.path: entry.reason for entry in scan.refused},
             ledger,
             tuple(general),
+            shape,
         )
 
     def named(self, key: str) -> str:
@@ -147,19 +167,18 @@ class Sides(Struct, frozen=True):
             return f"larger than {self.settings.max_file_mib} MiB (CLAUDE_SIDECAR_MAX_FILE_MIB)"
         return ""
 
-    def _ledger(self) -> tuple[str, Mapping[str, Mark]]:
+    def _ledger(self) -> tuple[str, Mapping[str, Mark], frozenset[str]]:
         state_dir, user_id = self.settings.state_dir, self.keys.user_id
         known = peek(state_dir, user_id)
         if known is None:
-            return "there is no ledger here, so no reason says who changed what", {}
+            return "there is no ledger here, so no reason says who changed what", {}, frozenset()
         header, marks = known
         if header.area != f"s3://{self.store.bucket}/{self.keys.root}":
-            return "the ledger here is of another area and was left aside", {}
+            return "the ledger here is of another area and was left aside", {}, frozenset()
         if tuple(header.home) != self.home.identity:
-            return "the ledger here is of another directory and was left aside", {}
-        if is_held(state_dir, user_id):
-            return "the ledger was read beside the process that works on it", marks
-        return "the ledger was read", marks
+            return "the ledger here is of another directory and was left aside", {}, frozenset()
+        beside = " beside the process that works on it" if is_held(state_dir, user_id) else ""
+        return f"the ledger was read{beside}", marks, frozenset((*header.directories, *header.links))
 
     def _manifest(self, general: list[Finding]) -> Manifest | None:
         where = self.named(self.keys.manifest)

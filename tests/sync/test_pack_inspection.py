@@ -85,7 +85,7 @@ def test_a_healthy_area_says_so(
     unchanged()
     inspection = looked(pod, tmp_path)
     assert inspection.findings == ()
-    assert inspection.manifest == ManifestSeen(1, 150, 0)
+    assert inspection.manifest == ManifestSeen(1, 150, 0, 2)
     assert (inspection.packs, inspection.packs_read) == (1, 1)
     _, body = the_pack(s3, bucket)
     content = sum(len(data) for _, _, _, data in pod.tree().values())
@@ -223,7 +223,7 @@ def test_a_stale_entry_is_counted_and_is_no_difference(
     inspection = looked(pod, tmp_path)
     assert differences(inspection) == []
     assert [(one.path, one.kind) for one in inspection.findings] == [("skills/s/3.md", Kind.MANIFEST_BEHIND)]
-    assert inspection.manifest == ManifestSeen(1, 150, 1)
+    assert inspection.manifest == ManifestSeen(1, 150, 1, 2)
 
 
 @pytest.mark.parametrize("what", ["root", "part", "part gone"])

@@ -267,3 +267,24 @@ def test_a_name_that_is_not_utf8_is_refused_and_every_answer_can_still_be_encode
     assert result.files == 1
     assert [entry.path for entry in result.refused] == ["agents/\\udcff.md"]
     assert b"udcff" in orjson.dumps(result.as_dict())
+
+
+def test_a_link_that_leads_elsewhere_and_a_new_mode_of_a_directory_travel_by_themselves(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    first, second = pods(settings_for, bucket, tmp_path, 2)
+    first.start()
+    first.write("skills/a/SKILL.md", "a", mtime_ns=T0)
+    first.write("skills/b/SKILL.md", "b", mtime_ns=T0)
+    (first.home / "skills/latest").symlink_to("a")
+    first.backup()
+    (first.home / "skills/latest").unlink()
+    (first.home / "skills/latest").symlink_to("b")
+    (first.home / "skills/a").chmod(0o750)
+    first.backup()
+    second.start()
+    assert (second.home / "skills/latest").readlink() == Path("b")
+    assert (second.home / "skills/a").stat().st_mode & 0o777 == 0o750
+    before = first.requests()
+    first.backup()
+    assert first.requests() == before, "said once"

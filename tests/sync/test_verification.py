@@ -26,8 +26,8 @@ from sidecar.sync.verification import (
     LineCounts,
     LocalSide,
     RemoteSide,
-    in_sample,
     judged,
+    sample,
 )
 from sidecar.sync.views import Sides
 from tests.sync.pods import T0, MakeSettings, Pod, objects, pods
@@ -139,11 +139,18 @@ def test_transcripts_are_told_apart_by_lines() -> None:
 
 def test_a_sample_is_the_same_for_the_same_seed_and_another_for_another() -> None:
     paths = [f"projects/{n}.jsonl" for n in range(2000)]
-    drawn = {path for path in paths if in_sample(path, 0.05, "2026-01-02")}
-    assert drawn == {path for path in paths if in_sample(path, 0.05, "2026-01-02")}
-    assert drawn != {path for path in paths if in_sample(path, 0.05, "2026-01-03")}
+    drawn = sample(paths, 0.05, "2026-01-02")
+    assert drawn == sample(paths, 0.05, "2026-01-02")
+    assert drawn != sample(paths, 0.05, "2026-01-03")
     assert 50 < len(drawn) < 150
-    assert all(in_sample(path, 1.0, "x") for path in paths)
+    assert sample(paths, 1.0, "x") == set(paths)
+
+
+def test_the_smallest_sample_holds_one_and_not_always_the_same() -> None:
+    drawn = [sample(["a", "b", "c"], 1e-9, f"day {n}") for n in range(40)]
+    assert {len(one) for one in drawn} == {1}
+    assert frozenset[str]().union(*drawn) == {"a", "b", "c"}
+    assert sample([], 0.5, "x") == frozenset()
 
 
 # -- against a bucket
