@@ -43,7 +43,8 @@ Value = TypeVar("Value")
 class Connection:
     """Sends single requests, thread-safe, and says exactly why one failed.
 
-    ``guarded``: conditions are honoured here, as far as anybody knows. ``lasting``: see `lease_of`.
+    ``guarded``: conditions are honoured here, as far as anybody knows. ``composes``: also where an object
+    is put together on the server; None until that was tried. ``lasting``: see `lease_of`.
     """
 
     def __init__(self, settings: Settings, *, lasting: bool = False) -> None:
@@ -68,6 +69,8 @@ class Connection:
         self.large_uploads = threading.BoundedSemaphore(_LARGE_UPLOADS)
         self._proven = False
         self.guarded = True
+        self.composing = threading.Lock()
+        self.composes: bool | None = None
 
     @property
     def target(self) -> Target:
@@ -161,11 +164,13 @@ class Connection:
         *,
         headers: dict[str, str] | None = None,
         body: bytes | None = None,
+        moved_bytes: int = 0,
     ) -> Reply:
-        """One request by awscrt; raises `Failure`."""
+        """One request by awscrt; raises `Failure`. `moved_bytes`: what the server itself has to move."""
 
         def once() -> Reply:
-            return self.reply_of(what, self.signed().begin(operation, method, key, query, headers, body))
+            begun = self.signed().begin(operation, method, key, query, headers, body, moved_bytes)
+            return self.reply_of(what, begun)
 
         return self.in_right_region(once)
 

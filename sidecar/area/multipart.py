@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from msgspec import Struct
 
@@ -57,7 +57,7 @@ class MultipartUpload:
         self._etags: list[str] = []
         self._kept = False
 
-    def __enter__(self) -> MultipartUpload:
+    def __enter__(self) -> Self:
         self._connection.large_uploads.acquire()
         try:
             self._patience.progress()  # waiting for a turn is not an outage
@@ -74,13 +74,13 @@ class MultipartUpload:
         finally:
             self._connection.large_uploads.release()
 
-    def send_parts(self) -> None:
-        """Send all bytes, a few parts at a time; each is read when its turn comes."""
+    def send_parts(self, start: int = 0) -> None:
+        """Send all bytes from `start` on, a few parts at a time; each is read when its turn comes."""
         size = len(self._source) if isinstance(self._source, bytes) else self._source.size
         part_bytes = part_size(size)
         waiting: deque[_Part] = deque()
         try:
-            for number, offset in enumerate(range(0, size, part_bytes), start=1):
+            for number, offset in enumerate(range(start, size, part_bytes), start=len(self._etags) + 1):
                 body = self._read(offset, min(part_bytes, size - offset))
                 waiting.append(_Part(number, body, self._begin(number, body)))
                 if len(waiting) >= _IN_FLIGHT:
@@ -136,8 +136,11 @@ class MultipartUpload:
 
     def _begin(self, number: int, body: bytes) -> Pending:
         self._connection.traffic.count("part", sent=len(body))
-        query = f"partNumber={number}&uploadId={_quoted(self._upload_id)}"
+        query = self._part_query(number)
         return self._connection.signed().begin("UploadPart", "PUT", self._key, query, body=body)
+
+    def _part_query(self, number: int) -> str:
+        return f"partNumber={number}&uploadId={_quoted(self._upload_id)}"
 
     def _arrived(self, part: _Part) -> str:
         while True:

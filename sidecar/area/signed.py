@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _CONNECT_MILLISECONDS = 5000
 _SECONDS = 30.0
 _SLOWEST_BYTES_PER_SECOND = 64 * 1024
+_SLOWEST_COPY = 8 * 1024 * 1024  # bytes a second
 _MEMORY_BYTES = 1024 * 1024 * 1024  # a limit, not what is taken; the least that the library accepts
 
 
@@ -86,8 +87,12 @@ class SignedRequests:
         query: str = "",
         headers: dict[str, str] | None = None,
         body: bytes | None = None,
+        moved_bytes: int = 0,
     ) -> Pending:
-        """Send a request. `operation` is its name in the S3 API; `key` empty means the bucket itself."""
+        """Send a request. `operation` is its name in the S3 API; `key` empty means the bucket itself.
+
+        `moved_bytes`: what the server itself moves before it answers.
+        """
         host, _, base = self._target.host.partition("/")
         path = "/" + "/".join(part for part in (base, self._target.bucket) if part)
         path += "/" + quote(key, safe="/-_.~") if key else ""
@@ -99,7 +104,7 @@ class SignedRequests:
             signing = self._signing(body)
         except TokenServiceError as error:
             return Pending(unsent=of_token_service(str(error)))
-        seconds = _SECONDS + len(body or b"") / _SLOWEST_BYTES_PER_SECOND
+        seconds = _SECONDS + len(body or b"") / _SLOWEST_BYTES_PER_SECOND + moved_bytes / _SLOWEST_COPY
         return Pending(seconds).started(self._client, request, operation, signing)
 
     def _signing(self, body: bytes | None) -> AwsSigningConfig:

@@ -178,20 +178,39 @@ class Store:
         condition: Condition,
         metadata: dict[str, str],
         content_type: str | None = None,
+        held_bytes: int = 0,
     ) -> str:
         """Write the object and return its new ETag.
+
+        `held_bytes`: the version that `condition` names is exactly so many first bytes of `source`, and
+        `composes` said yes to them. The store takes them from there, and only the rest is sent.
 
         Raises
         ------
         ConditionFailed: `condition` did not hold; nothing was written. Read again, decide again.
         FileChanged: `source` no longer has its bytes; nothing was written.
         """
-        write = Write(self._connection, key, source, condition, metadata, content_type, self._patience())
+        writing = (self._connection, key, source, condition, metadata, content_type, self._patience())
+        if held_bytes and self._connection.composes:
+            from sidecar.area.composition import ComposedWrite
+
+            return ComposedWrite(*writing).onto(held_bytes)
+        write = Write(*writing)
         if self._carrier and self._carrier.carries(key, condition):
             from sidecar.area.s5cmd.objects import carried
 
             return carried(self._carrier, write, key, source)
         return write.done()
+
+    def composes(self, held_bytes: int, key_prefix: str) -> bool:
+        """Whether a new version is best put together on the server where an object holds `held_bytes` of it.
+
+        The first time that it would pay, the store is asked by a small object under `key_prefix` whether both
+        conditions hold that this takes (rule 19).
+        """
+        from sidecar.area.compose_probe import composes
+
+        return composes(self._connection, held_bytes, key_prefix, Patience(0))
 
     def delete(self, key: str, *, if_match: str | None) -> None:
         """Remove the object; one that is missing already is fine.

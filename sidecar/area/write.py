@@ -14,7 +14,7 @@ from sidecar.area.connection import Connection
 from sidecar.area.download import quoted
 from sidecar.area.failures import Failure
 from sidecar.area.heads import head
-from sidecar.area.objects import Condition, IfAbsent, ObjectHead, Source
+from sidecar.area.objects import Condition, IfAbsent, ObjectHead, ObjectInfo, Source
 from sidecar.area.patience import Patience
 from sidecar.errors import ConditionFailed, ObjectMissing
 
@@ -47,8 +47,8 @@ class Write:
         self._condition = condition
         self._patience = patience
         self._unsure = False
-        self._mark = connection.write_mark()
-        self._metadata = {**_ascii(metadata), MARK: self._mark}
+        self._metadata = _ascii(metadata)
+        self._draw_mark()
         self._content_type = content_type or DEFAULT_CONTENT_TYPE
         self._what = f"writing s3://{connection.target.bucket}/{key}"
 
@@ -70,6 +70,10 @@ class Write:
             etag = self._until_known(lambda: upload.complete(self._condition), None)
             upload.keep()
         return etag if self._connection.guarded else self._etag_as_seen()
+
+    def _draw_mark(self) -> None:
+        self._mark = self._connection.write_mark()
+        self._metadata = {**self._metadata, MARK: self._mark}
 
     def carried(self, send: Callable[[Mapping[str, str], str], None]) -> str:
         """The same by another engine: `send` is told metadata and content type, and raises Failure.
@@ -131,10 +135,13 @@ class Write:
         return quoted(result["e_tag"] or "") or self._etag_as_seen()
 
     def _etag_as_seen(self) -> str:
+        return self._own_as_seen().etag
+
+    def _own_as_seen(self) -> ObjectInfo:
         seen = self._look()
         if seen is None or seen.metadata.get(MARK) != self._mark:
             raise ConditionFailed(f"{self._what} was followed by another's at once", "it is read again")
-        return seen.info.etag
+        return seen.info
 
     def _look(self) -> ObjectHead | None:
         return head(self._connection, self._key, self._patience)

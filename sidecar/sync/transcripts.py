@@ -103,7 +103,7 @@ class _Shipment:
         if step is TranscriptStep.NOTHING:
             return self._note(mark)
         if step is TranscriptStep.GROW:
-            return self._put(self.local, self.local.sha256, IfMatch(mark.etag))
+            return self._put(self.local, self.local.sha256, IfMatch(mark.etag), mark.size)
         if step is TranscriptStep.EXTEND:
             return self._extend(mark)
         return self._unite_until_settled(displace=step is TranscriptStep.REWRITE)
@@ -119,7 +119,7 @@ class _Shipment:
         with spool:
             union = merge.extend(spool, self.local, mark.local_size, self.end)
             body = Pieced(union.spans, spool, self.local)
-            return self._put(body, sha256(body), IfMatch(head.info.etag))
+            return self._put(body, sha256(body), IfMatch(head.info.etag), spool.size)
 
     def _unite_until_settled(self, *, displace: bool) -> Shipped:
         for _ in range(TRIES):
@@ -144,7 +144,7 @@ class _Shipment:
             self._record(info.etag, remote.body.size, remote.sha256)
             return Shipped(self.path, noted=True, tail_bytes=self.tail_bytes)
         body = Pieced(union.spans, remote.body, self.local)
-        return self._put(body, sha256(body), IfMatch(remote.head.info.etag))
+        return self._put(body, sha256(body), IfMatch(remote.head.info.etag), remote.body.size)
 
     def _displace(self, remote: _Remote, spool: Spool) -> Shipped:
         """Rule 2: the old version goes to ``conflicts/`` first; foreign lines live on in the new one."""
@@ -170,7 +170,8 @@ class _Shipment:
             tail_bytes=self.tail_bytes,
         )
 
-    def _put(self, body: Readable, digest: str, condition: Condition) -> Shipped:
+    def _put(self, body: Readable, digest: str, condition: Condition, held_bytes: int = 0) -> Shipped:
+        """`held_bytes`: the version that `condition` names is exactly so many first bytes of `body`."""
         workspace, stat = self.workspace, self.file.stat
         described = metadata.FileMetadata(
             mtime_ns=stat.mtime_ns,
@@ -181,9 +182,17 @@ class _Shipment:
         )
         key = workspace.keys.object(self.path)
         workspace.moving()
-        etag = workspace.store.put(key, body, condition=condition, metadata=metadata.written(described))
+        if not workspace.store.composes(held_bytes, workspace.keys.own):
+            held_bytes = 0
+        etag = workspace.store.put(
+            key,
+            body,
+            condition=condition,
+            metadata=metadata.written(described),
+            held_bytes=held_bytes,
+        )
         self._record(etag, body.size, digest)
-        return Shipped(self.path, body.size, moved=True, noted=True, tail_bytes=self.tail_bytes)
+        return Shipped(self.path, body.size - held_bytes, moved=True, noted=True, tail_bytes=self.tail_bytes)
 
     def _record(
         self, etag: str, size: int, digest: str, *, end: int | None = None, digest_of_end: str = ""

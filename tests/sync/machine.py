@@ -103,7 +103,9 @@ class Life(Pod):
         )
 
     def __post_init__(self) -> None:
-        sizes: dict[str, Any] = {"single_put_bytes": 60, "chunk_bytes": 7} if self._tiny else {}
+        sizes: dict[str, Any] = (
+            {"single_put_bytes": 60, "chunk_bytes": 7, "composed_from": 1} if self._tiny else {}
+        )
         self.store: Any = MemoryStore(self.bucket, self.name, pass_point=self._pass_point, **sizes)
 
     def _pass_point(self, what: str) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import TracebackType
 
+from sidecar.area.compose_probe import LEAST_BYTES
 from sidecar.area.listing import MARKER
 from sidecar.area.objects import (
     Condition,
@@ -105,12 +106,14 @@ class MemoryBucket:
 
     ``missing_answer``: what ``If-Match`` on a missing key gives: 404 as AWS, or 412 as SeaweedFS and moto.
     ``opaque_etags``: ETags that are no MD5, as with KMS. ``honours_conditions``: False as rclone's server.
+    ``composes_blindly``: as moto, no condition holds where an object is put together here.
     """
 
     name: str = "memory"
     missing_answer: int = 404
     opaque_etags: bool = False
     honours_conditions: bool = True
+    composes_blindly: bool = False
     clock: float = 1_700_000_000.0
     objects: dict[str, Version] = field(default_factory=dict)
     before: dict[str, Version | None] = field(default_factory=dict)
@@ -139,6 +142,12 @@ class MemoryBucket:
             new = Version(body, etag, dict(metadata or {}), float(int(self.clock)), content_type)
             self._set(key, new, by)
             return etag
+
+    def held(self, key: str, condition: Condition, length: int) -> bytes:
+        """The first bytes of what stands there, for a part that is copied; raises `Refused`."""
+        with self.lock:
+            self._demand(key, None if self.composes_blindly else condition)
+            return self.objects[key].body[:length]
 
     def delete(self, key: str, *, condition: IfMatch | None = None, by: str = OUTSIDE) -> None:
         """Remove as the server does; what is missing is fine."""
@@ -213,12 +222,14 @@ class MemoryStore:
         pass_point: Callable[[str], None] = _no_point,
         single_put_bytes: int = SINGLE_PUT_BYTES,
         chunk_bytes: int = 1024 * 1024,
+        composed_from: int = LEAST_BYTES,
     ) -> None:
         self._bucket = bucket
         self._writer = self.writer = writer
         self._pass_point = pass_point
         self._single_put_bytes = single_put_bytes
         self._chunk_bytes = chunk_bytes
+        self._composed_from = composed_from
         self._traffic = Traffic()
         self._guarded = True
         self.fates: list[Fate] = []
@@ -287,9 +298,14 @@ class MemoryStore:
         condition: Condition,
         metadata: dict[str, str],
         content_type: str | None = None,
+        held_bytes: int = 0,
     ) -> str:
         size = len(source) if isinstance(source, bytes) else source.size
         write = _ascii({name.lower(): value for name, value in metadata.items()}) | {MARK: uuid.uuid4().hex}
+        if held_bytes:
+            held = self._copied(key, condition, held_bytes)
+            body = held + self._part(source, held_bytes, size - held_bytes)
+            return self._write(key, body, condition, write, content_type, parts=2, composed=True)
         if size <= self._single_put_bytes:
             body = source if isinstance(source, bytes) else bytes(source.read(0, size))
             return self._write(key, body, condition, write, content_type, parts=0)
@@ -298,6 +314,11 @@ class MemoryStore:
         parts = [self._part(source, at, min(step, size - at)) for at in range(0, size, step)]
         self._expect(key, self._look(key), condition)
         return self._write(key, b"".join(parts), condition, write, content_type, parts=len(parts))
+
+    def composes(self, held_bytes: int, key_prefix: str) -> bool:
+        bucket = self._bucket
+        pays = held_bytes >= self._composed_from
+        return pays and self._guarded and bucket.honours_conditions and not bucket.composes_blindly
 
     def delete(self, key: str, *, if_match: str | None) -> None:
         fate = self._fate("delete", key)
@@ -345,6 +366,15 @@ class MemoryStore:
             raise self._away(key)
         return fate
 
+    def _copied(self, key: str, condition: Condition, length: int) -> bytes:
+        self._reads("copy", key)
+        try:
+            held = self._bucket.held(key, condition, length)
+        except Refused as refused:
+            raise _another_version(f"writing {key}") from refused
+        self._pass_point(f"after copy {key}")
+        return held
+
     def _part(self, source: bytes | Source, at: int, length: int) -> bytes:
         self._traffic.count("part", sent=length)
         self._pass_point("a part")
@@ -359,6 +389,7 @@ class MemoryStore:
         content_type: str | None,
         *,
         parts: int,
+        composed: bool = False,
     ) -> str:
         fate = self._fate("put", key)
         if not self._guarded:
@@ -369,7 +400,7 @@ class MemoryStore:
                 key,
                 body,
                 metadata=metadata,
-                condition=condition,
+                condition=None if composed and self._bucket.composes_blindly else condition,
                 parts=parts,
                 content_type=content_type or DEFAULT_CONTENT_TYPE,
                 by=self._writer,

@@ -165,6 +165,13 @@ def a_live_home_goes_its_own_way(world: World, a: Life, b: Life) -> None:
     world.merge(a)
 
 
+def another_writes_while_a_store_puts_together(world: World, a: Life, b: Life) -> None:
+    """A store that would compose, and holds to no condition there; to those of a plain write it does."""
+    world.bucket.composes_blindly = True
+    SCENES["a backup of what grew"].prepare(world, a, b)
+    world.backup(a, {f"before {PUT_LOG}": [lambda: world.outside_put(LOG)]})
+
+
 # -- removals
 
 
@@ -311,13 +318,17 @@ def no_condition_at_the_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryBucket, "_demand", lambda self, key, condition: None)
 
 
+def compose_wherever_it_pays(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MemoryStore, "composes", lambda self, held_bytes, key_prefix: held_bytes > 0)
+
+
 def the_ledger_first(patch: pytest.MonkeyPatch) -> None:
     put = transcripts._Shipment._put
 
-    def record_and_put(self: Any, body: Any, digest: str, condition: Any) -> Any:
+    def record_and_put(self: Any, body: Any, digest: str, condition: Any, held_bytes: int = 0) -> Any:
         md5 = hashlib.md5(bytes(body.read(0, body.size)), usedforsecurity=False).hexdigest()
         self._record(f'"{md5}"', body.size, digest)
-        return put(self, body, digest, condition)
+        return put(self, body, digest, condition, held_bytes)
 
     patch.setattr(transcripts._Shipment, "_put", record_and_put)
 
@@ -364,6 +375,11 @@ RULES = (
         "19, the condition counts at the end of an upload in parts",
         in_the_middle("a backup of what grew", f"before {PUT_LOG}", "outside put", tiny_blocks=True),
         no_condition_at_the_end,
+    ),
+    Rule(
+        "19, put together only where both conditions hold",
+        in_a_world(another_writes_while_a_store_puts_together, tiny_blocks=True),
+        compose_wherever_it_pays,
     ),
     Rule("20, the bucket before the ledger", in_a_world(a_backup_is_killed), the_ledger_first),
 )
