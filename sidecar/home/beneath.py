@@ -51,7 +51,7 @@ class Directory:
 
 
 class Turn:
-    """Who writes small files: one thread at a time, until the volume turns out to be slow (`batches`)."""
+    """Who works on small files: one thread at a time, until the volume turns out to be slow (`batches`)."""
 
     __slots__ = ("lock", "shared")
 

@@ -9,32 +9,26 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Protocol
 
 from msgspec import Struct, field
 
 from sidecar.area.objects import Listing
-from sidecar.errors import HomeError, SidecarError
+from sidecar.errors import HomeError, LedgerError, SidecarError
 from sidecar.home.entries import FileStat, Refused, Scan
 from sidecar.home.scan import scan as scan_home
 from sidecar.logs import log
 from sidecar.names import path_problem
-from sidecar.sync import deletions, mirroring, picture, tombstones, transcripts, whole_files
+from sidecar.sync import convoys, deletions, mirroring, picture, tombstones, transcripts
 from sidecar.sync.adoption import adopt
 from sidecar.sync.compare import is_transcript
 from sidecar.sync.marks import Flushed, Mark
 from sidecar.sync.progress import Progress, Watcher, nobody
 from sidecar.sync.results import BackupResult, Unsynced
 from sidecar.sync.shipped import Shipped
-from sidecar.sync.snapshots import MEMORY_BYTES
-from sidecar.sync.transfers import Done, Job, concerns_all, run_jobs
+from sidecar.sync.transfers import Convoy, Done, Job, concerns_all, run_jobs
 from sidecar.sync.workspace import Workspace
-
-
-class _Ship(Protocol):
-    def __call__(self, workspace: Workspace, stat: FileStat, *, contested: bool) -> Shipped: ...
 
 
 class _Tally(Struct):
@@ -165,30 +159,29 @@ def _ship_all(
     def halted() -> bool:
         return stop() or tally.halted
 
+    def run(work: Iterable[Job[Shipped] | Convoy[Shipped]]) -> Iterator[Done[Shipped]]:
+        return run_jobs(work, workers=workspace.settings.concurrency, stop=halted)
+
     groups = [
-        _run(workspace, others, contested, whole_files.ship, halted),
-        _run(workspace, lines, contested, transcripts.ship, halted),
+        run(convoys.jobs(workspace, others, contested)),
+        run(convoys.alone(workspace, stat, contested, transcripts.ship) for stat in lines),
     ]
     ends = chain(*(reversed(groups) if transcripts_first else groups))
     sizes = {stat.path: stat.size for stat in dirty}
-    for number, done in enumerate(ends, 1):
-        _count(done, tally, sizes[done.job.name])
-        done_bytes += sizes[done.job.name]
-        watcher(Progress("backup", number, len(dirty), done_bytes, total_bytes))
+    try:
+        for number, done in enumerate(ends, 1):
+            _count(done, tally, sizes[done.job.name])
+            done_bytes += sizes[done.job.name]
+            watcher(Progress("backup", number, len(dirty), done_bytes, total_bytes))
+    finally:
+        _settle(workspace, tally)
 
 
-def _run(
-    workspace: Workspace,
-    stats: Iterable[FileStat],
-    contested: frozenset[str],
-    ship: _Ship,
-    stop: Callable[[], bool],
-) -> Iterable[Done[Shipped]]:
-    def job(stat: FileStat) -> Job[Shipped]:
-        weight = min(stat.size, MEMORY_BYTES) * 2
-        return Job(stat.path, weight, lambda: ship(workspace, stat, contested=stat.path in contested))
-
-    return run_jobs(map(job, stats), workers=workspace.settings.concurrency, stop=stop)
+def _settle(workspace: Workspace, tally: _Tally) -> None:
+    try:
+        workspace.ledger.settle()
+    except LedgerError as error:
+        tally.error = tally.error or error
 
 
 def _count(done: Done[Shipped], tally: _Tally, size: int) -> None:

@@ -34,6 +34,9 @@ from sidecar.sync.marks import (
     packed_flushed,
 )
 
+# Notes that wait for their line; as many files may have been sent unnoted when the process is killed.
+_NOTES = 32
+
 
 class LedgerBusy(LedgerError):
     """Another process holds the lock: ask it instead of working beside it."""
@@ -50,6 +53,7 @@ class Ledger:
         self._lock_fd = lock_fd
         self._mutex = threading.Lock()
         self._on_the_way: set[int] = set()
+        self._notes: dict[str, Mark] = {}
 
     @classmethod
     def open(
@@ -116,6 +120,22 @@ class Ledger:
         with self._mutex:
             self._append(["mark", path, mark, *([True] if told else [])])
             self._content.set_mark(path, mark, told=told)
+
+    def note(self, path: str, mark: Mark) -> None:
+        """`record` for one of many: in memory now; on disk ahead of the next line, or at `settle`.
+
+        A kill in between finds files that were sent and not noted, as one behind the answer does.
+        """
+        with self._mutex:
+            self._content.set_mark(path, mark, told=False)
+            self._notes[path] = mark
+            if len(self._notes) >= _NOTES:
+                self._settle()
+
+    def settle(self) -> None:
+        """Have on disk all that was noted."""
+        with self._mutex:
+            self._settle()
 
     def record_all(self, marks: Mapping[str, Mark], *, told: bool = False) -> None:
         """`record` for many paths, in one write."""
@@ -265,6 +285,7 @@ class Ledger:
         with self._mutex:
             old = self._content.header
             self._content = Content(Header(old.user_id, old.area, new_writer(pod_uid), home))
+            self._notes = {}
         self.save()
 
     def save(self) -> None:
@@ -284,6 +305,15 @@ class Ledger:
         self._content.apply(line)
 
     def _append(self, line: list[Any]) -> None:
+        self._settle()  # the log is in the order in which things were learned
+        self._write(line)
+
+    def _settle(self) -> None:
+        if self._notes:
+            self._write(["marks", self._notes])
+            self._notes = {}
+
+    def _write(self, line: list[Any]) -> None:
         if self._file.is_long:
             self._replace()
         self._file.append(line)

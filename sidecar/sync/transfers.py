@@ -42,6 +42,18 @@ class Job(Struct, Generic[T], frozen=True):
     work: Callable[[], T]
 
 
+class Convoy(Struct, Generic[T], frozen=True):
+    """Jobs that one thread does one after the other. `before` is called ahead of the first of them, while all
+    are held in memory; what it raises is the end of each."""
+
+    jobs: tuple[Job[T], ...]
+    before: Callable[[], None]
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(job.weight_bytes for job in self.jobs)
+
+
 class Done(Struct, Generic[T], frozen=True):
     """A job's end: ``value``, or the ``error`` that stopped it; ``started`` is False if it never ran."""
 
@@ -84,7 +96,11 @@ class _Pool(Generic[T]):
     """The threads of one run, and what they share: the jobs that wait and the ends that nobody took yet."""
 
     def __init__(
-        self, jobs: Iterable[Job[T]], workers: int, bytes_in_flight: int, stop: Callable[[], bool]
+        self,
+        jobs: Iterable[Job[T] | Convoy[T]],
+        workers: int,
+        bytes_in_flight: int,
+        stop: Callable[[], bool],
     ) -> None:
         self._waiting = iter(jobs)
         self._gate = _Gate(bytes_in_flight)
@@ -108,17 +124,18 @@ class _Pool(Generic[T]):
 
     def _work(self) -> None:
         try:
-            while (job := self._next()) is not None:
-                end = self._end_of(job)
-                self.ends.append(end)
-                if end.error is not None and concerns_all(end.error):
-                    self.halt()  # now: the reason is told before what did not start because of it
+            while (work := self._next()) is not None:
+                weight = self._gate.enter(work.weight_bytes)
+                try:
+                    self._do(work)
+                finally:
+                    self._gate.leave(weight)
         except BaseException as error:  # `jobs` itself failed
             self.problem = error
         finally:
             self._leave()
 
-    def _next(self) -> Job[T] | None:
+    def _next(self) -> Job[T] | Convoy[T] | None:
         with self._lock:  # made when it is due: thousands of jobs that wait would be memory
             return next(self._waiting, None)
 
@@ -128,20 +145,38 @@ class _Pool(Generic[T]):
             if not self._at_work:
                 self.over.set()
 
-    def _end_of(self, job: Job[T]) -> Done[T]:
-        weight = self._gate.enter(job.weight_bytes)
+    def _do(self, work: Job[T] | Convoy[T]) -> None:
+        if isinstance(work, Job):
+            self._tell(self._end_of(work))
+            return
+        problem: BaseException | None = None
         try:
-            if self._halted.is_set() or self._stop():
+            if not self._is_over():
+                work.before()
+        except BaseException as error:
+            problem = error
+        for job in work.jobs:
+            self._tell(Done(job, None, problem) if problem else self._end_of(job))
+
+    def _tell(self, end: Done[T]) -> None:
+        self.ends.append(end)
+        if end.error is not None and concerns_all(end.error):
+            self.halt()  # now: the reason is told before what did not start because of it
+
+    def _is_over(self) -> bool:
+        return self._halted.is_set() or self._stop()
+
+    def _end_of(self, job: Job[T]) -> Done[T]:
+        try:
+            if self._is_over():
                 return Done(job, None, started=False)
             return Done(job, job.work())
         except BaseException as error:
             return Done(job, None, error)
-        finally:
-            self._gate.leave(weight)
 
 
 def run_jobs(
-    jobs: Iterable[Job[T]],
+    jobs: Iterable[Job[T] | Convoy[T]],
     *,
     workers: int,
     bytes_in_flight: int = BYTES_IN_FLIGHT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from msgspec.structs import replace
@@ -13,7 +14,7 @@ from sidecar.area.objects import Condition, IfAbsent, IfMatch, ObjectHead
 from sidecar.errors import ConditionFailed, FileChanged, ObjectMissing, StoreError
 from sidecar.home.entries import FileStat
 from sidecar.home.reads import StableFile, json_problem, must_be_whole_json, open_file
-from sidecar.sync import doubts, rewritten
+from sidecar.sync import doubts, rewritten, snapshots
 from sidecar.sync.bodies import Spool
 from sidecar.sync.compare import Version, Winner, winner
 from sidecar.sync.marks import Flushed, Known, Mark, Settled, lasting
@@ -26,26 +27,45 @@ TRIES = 4
 _PAUSE_SECONDS = 0.05
 
 
-def ship(workspace: Workspace, stat: FileStat, *, contested: bool = False) -> Shipped:
+def ship(
+    workspace: Workspace, stat: FileStat, *, contested: bool = False, ready: Shipment | None = None
+) -> Shipped:
     """Bring the object of `stat.path` up to date with the home, unless somebody else's version wins.
 
-    `contested`: a listing shows an object that the marks do not know: look at it before sending anything.
+    Parameters
+    ----------
+    contested: a listing shows an object that the marks do not know: look at it before sending anything.
+    ready: the file, read already.
 
     Raises
     ------
     StoreError, LedgerError: nothing is known to have changed. HomeError: the file cannot be read.
     """
     for attempt in range(TRIES):
-        known = workspace.ledger.known(stat.path)
         try:
+            if ready and not attempt:
+                return ready.ship(contested)
+            known = workspace.ledger.known(stat.path)
             with open_file(workspace.home, stat.path) as file:
-                return _Shipment(workspace, file, known).ship(contested)
+                return Shipment(workspace, file, known).ship(contested)
         except FileChanged as error:
             if not workspace.is_there(stat.path):
                 return Shipped(stat.path)  # deleted since the scan: the next round sees that
             reason = error.message
             time.sleep(_PAUSE_SECONDS * (attempt + 1))
     return Shipped(stat.path, pending=reason)
+
+
+def read_ahead(workspace: Workspace, path: str, most_bytes: int) -> Shipment | None:
+    """The file at `path`, read to be sent soon, in company: its mark is noted with those of others.
+
+    None where it is too large for that by now. Raises HomeError where it cannot be read.
+    """
+    known = workspace.ledger.known(path)
+    with open_file(workspace.home, path) as file:
+        if file.size > min(most_bytes, snapshots.MEMORY_BYTES):
+            return None
+        return Shipment(workspace, file, known, note=workspace.ledger.note)
 
 
 def demand_known(workspace: Workspace, path: str, mark: Mark | None) -> None:
@@ -60,13 +80,23 @@ def demand_known(workspace: Workspace, path: str, mark: Mark | None) -> None:
         raise FileChanged(f"{path} was sent by a flush meanwhile", "the next round takes it")
 
 
-class _Shipment:
-    """One file's way up: its bytes are read once and fixed, then decided on."""
+class Shipment:
+    """One file's way up: its bytes are read once and fixed, then decided on.
 
-    def __init__(self, workspace: Workspace, file: StableFile, known: Known) -> None:
+    `note`: how the ledger is told that it arrived, if not by `record`.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        file: StableFile,
+        known: Known,
+        note: Callable[[str, Mark], None] | None = None,
+    ) -> None:
         self.workspace = workspace
         self.file = file
         self.path = file.stat.path
+        self._note_arrival = note or workspace.ledger.record
         self.mark, self.flushed, self.sequence = known.mark, known.flushed, known.number
         self.read_at_ns = workspace.now_ns()
         self.body = Snapshot(file, file.size)
@@ -163,7 +193,7 @@ class _Shipment:
         stat, size, digest = self.file.stat, self.body.size, self.digest
         known = lasting(stat, self.read_at_ns)
         mark = Mark(etag, size, digest, size, digest, known, stat.mtime_ns, stat.mode)
-        self.workspace.ledger.record(self.path, mark)
+        self._note_arrival(self.path, mark)
         self._fold(sent=sent)
 
     def _contest(self) -> Shipped:

@@ -22,6 +22,7 @@ from sidecar.area import journal
 from sidecar.home import appends, placement, writes
 from sidecar.sync import (
     bodies,
+    convoys,
     flush,
     fold,
     initial,
@@ -209,6 +210,7 @@ def installed(
         numbers = count(1)  # a writer's name decides whose lines stand first
         patch.setattr(ledger, "new_writer", lambda pod_uid: writers_name(next(numbers)))
         patch.setattr(initial, "WAIT_FOR_OTHERS_SECONDS", 0.0)
+        patch.setattr(convoys, "PER_THREAD", 1)  # two files are many
         if small_packs:
             patch.setattr(packing, "LOOSE_FILES", 1)
             patch.setattr(packing, "DEAD_BYTES", 1)

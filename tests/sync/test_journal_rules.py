@@ -285,7 +285,7 @@ def up_to_the_size(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_loser_is_kept(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(whole_files._Shipment, "_keep_loser_aside", lambda self, mark: None)
+    patch.setattr(whole_files.Shipment, "_keep_loser_aside", lambda self, mark: None)
 
 
 def the_same_writer_again(patch: pytest.MonkeyPatch) -> None:

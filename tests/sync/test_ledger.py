@@ -36,6 +36,13 @@ def opened(state: Path, user: str = "ada", area: str = "s3://b/p/ada/", pod_uid:
     return Ledger.open(state, user_id=user, area=area, home=HOME, pod_uid=pod_uid)
 
 
+def content_left(place: Path) -> Mapping[str, Mark]:
+    """The marks that a kill at this moment would leave."""
+    content = content_of(LedgerFile(one(place, "ledger.json").parent))
+    assert content is not None
+    return content.marks
+
+
 def test_what_was_recorded_is_there_after_a_kill(tmp_path: Path) -> None:
     program = f"""
 import os, sys
@@ -51,6 +58,52 @@ os.kill(os.getpid(), 9)
     assert ended.returncode == -9
     with opened(tmp_path) as ledger:
         assert ledger.marks() == {f"path-{n}": MARK for n in range(100) if n != 5}
+
+
+def test_a_note_is_known_at_once_and_on_disk_ahead_of_what_is_recorded_after_it(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        log = one(tmp_path, "ledger.log")
+        begun = log.stat().st_size
+        ledger.note("first", MARK)
+        ledger.note("second", MARK)
+        assert (ledger.mark("first"), ledger.mark("second")) == (MARK, MARK)
+        assert log.stat().st_size == begun
+        ledger.forget("second")
+        assert set(content_left(tmp_path)) == {"first"}
+
+
+def test_notes_are_on_disk_once_they_are_settled_or_many(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        ledger.note("settled", MARK)
+        ledger.settle()
+        assert set(content_left(tmp_path)) == {"settled"}
+        for number in range(100):
+            ledger.note(f"path-{number}", MARK)
+        assert len(content_left(tmp_path)) > 64
+        assert list(ledger.take_learned()) == ["settled", *(f"path-{number}" for number in range(100))]
+
+
+def test_what_a_full_disk_did_not_take_of_the_notes_is_on_disk_later(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        log = one(tmp_path, "ledger.log")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size + 20, limits[1]))
+        try:
+            ledger.note("noted", MARK)
+            with pytest.raises(LedgerError, match="state directory"):
+                ledger.settle()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        ledger.settle()
+        assert set(content_left(tmp_path)) == {"noted"}
+
+
+def test_notes_of_another_home_are_dropped_with_all_else(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        ledger.note("noted", MARK)
+        ledger.start_over(HOME, None)
+        ledger.record("after", MARK)
+        assert set(content_left(tmp_path)) == {"after"}
 
 
 def test_a_torn_last_line_counts_as_never_written(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def leave_the_object_alone(patch: pytest.MonkeyPatch) -> None:
 
 
 def settling_moves_the_base(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(whole_files._Shipment, "_settle", lambda self, etag: self._record(etag))
+    patch.setattr(whole_files.Shipment, "_settle", lambda self, etag: self._record(etag))
 
 
 def clocks_decide(patch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from sidecar.errors import HomeError, StoreUnreachable
 from sidecar.sync import transfers
-from sidecar.sync.transfers import Job, run_jobs
+from sidecar.sync.transfers import Convoy, Job, run_jobs
 
 
 def _jobs(count: int, work: Callable[[int], int], weight_bytes: int = 1) -> list[Job[int]]:
@@ -127,6 +127,45 @@ def test_a_job_is_made_when_a_worker_is_free_for_it() -> None:
 
     assert len(list(run_jobs(made(), workers=4))) == 200
     assert most <= 4 + 4, "made ahead of its time"
+
+
+def test_a_convoy_is_prepared_once_and_each_of_its_jobs_has_an_end_in_their_order() -> None:
+    done_in_order: list[str] = []
+
+    def noted(name: str) -> str:
+        done_in_order.append(name)
+        return name
+
+    def convoy(first: int) -> Convoy[str]:
+        jobs = tuple(Job(f"{first}.{number}", 1, partial(noted, f"{first}.{number}")) for number in range(3))
+        return Convoy(jobs, lambda: done_in_order.append(f"before {first}"))
+
+    ends = list(run_jobs([convoy(1), Job("alone", 1, partial(noted, "alone")), convoy(2)], workers=1))
+    assert [done.value for done in ends] == ["1.0", "1.1", "1.2", "alone", "2.0", "2.1", "2.2"]
+    assert done_in_order == ["before 1", "1.0", "1.1", "1.2", "alone", "before 2", "2.0", "2.1", "2.2"]
+
+
+def test_what_ends_a_job_of_a_convoy_leaves_the_others_untouched_unless_it_concerns_all() -> None:
+    def refused() -> int:
+        raise HomeError("it is a link")
+
+    def away() -> int:
+        raise StoreUnreachable("nobody answers")
+
+    for work, started in ((refused, [True, True, True]), (away, [True, False, False])):
+        jobs = (Job("first", 1, work), Job("second", 1, lambda: 2), Job("third", 1, lambda: 3))
+        ends = list(run_jobs([Convoy(jobs, lambda: None)], workers=2))
+        assert [done.job.name for done in ends] == ["first", "second", "third"]
+        assert [done.started for done in ends] == started
+
+
+def test_a_convoy_that_cannot_be_prepared_ends_each_of_its_jobs_and_a_stop_prepares_none() -> None:
+    def broken() -> None:
+        raise HomeError("no such directory")
+
+    convoy = Convoy(tuple(_jobs(3, lambda number: number)), broken)
+    assert [str(done.error) for done in run_jobs([convoy], workers=1)] == ["no such directory"] * 3
+    assert [done.started for done in run_jobs([convoy], workers=1, stop=lambda: True)] == [False] * 3
 
 
 def test_what_the_jobs_themselves_raise_is_not_taken_for_their_end() -> None:
