@@ -8,10 +8,12 @@ content. Here are its values; how they rest in the bucket is `sidecar.area.manif
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
 from msgspec import Struct, field
+
+from sidecar.dense import Dense
 
 Value = TypeVar("Value")
 
@@ -51,7 +53,7 @@ class Manifest(Struct, frozen=True):
     this time (seconds since the epoch), still there for restores that read an earlier one.
     """
 
-    files: dict[str, FileEntry] = field(default_factory=dict)
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
     directories: dict[str, DirEntry] = field(default_factory=dict)
     links: dict[str, LinkEntry] = field(default_factory=dict)
     generation: int = 0
@@ -63,7 +65,7 @@ class Manifest(Struct, frozen=True):
 class Changes(Struct, frozen=True):
     """What to change in a manifest, by path; None takes a path out."""
 
-    files: dict[str, FileEntry | None] = field(default_factory=dict)
+    files: Mapping[str, FileEntry | None] = field(default_factory=dict)
     directories: dict[str, DirEntry | None] = field(default_factory=dict)
     links: dict[str, LinkEntry | None] = field(default_factory=dict)
 
@@ -72,24 +74,30 @@ class Changes(Struct, frozen=True):
 
     def then(self, later: Changes) -> Changes:
         """These changes and `later` ones as one."""
-        return Changes(
-            {**self.files, **later.files},
-            {**self.directories, **later.directories},
-            {**self.links, **later.links},
-        )
+        files = changed_files(self.files)
+        files.update(later.files)
+        return Changes(files, {**self.directories, **later.directories}, {**self.links, **later.links})
 
     def settled(self) -> Changes:
         """Without what takes a path out: for where nothing stands before these changes."""
-        return Changes(_there(self.files), _there(self.directories), _there(self.links))
+        files = changed_files(self.files)
+        files.drop(None)
+        return Changes(files, _there(self.directories), _there(self.links))
+
+
+def changed_files(
+    values: Mapping[str, FileEntry | None] | Iterable[tuple[str, FileEntry | None]] = (),
+) -> Dense[FileEntry | None]:
+    """`values` in little memory."""
+    return Dense(FileEntry | None, values)
 
 
 def changes_between(old: Manifest, new: Manifest) -> Changes:
     """What makes `new` of `old`."""
-    return Changes(
-        _between(old.files, new.files),
-        _between(old.directories, new.directories),
-        _between(old.links, new.links),
-    )
+    before, after = Dense[FileEntry](FileEntry, old.files), Dense[FileEntry](FileEntry, new.files)
+    files = changed_files((path, after[path]) for path in after.changed_since(before))
+    files.update(dict.fromkeys(path for path in before if path not in after))
+    return Changes(files, _between(old.directories, new.directories), _between(old.links, new.links))
 
 
 def _between(old: Mapping[str, Value], new: Mapping[str, Value]) -> dict[str, Value | None]:

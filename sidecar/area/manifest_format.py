@@ -13,12 +13,22 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field, json
 
-from sidecar.area.manifest import Changes, FileEntry, Manifest, PackEntry, present
+from sidecar.area.manifest import (
+    Changes,
+    DirEntry,
+    FileEntry,
+    LinkEntry,
+    Manifest,
+    PackEntry,
+    changed_files,
+    present,
+)
+from sidecar.dense import Dense, members
 from sidecar.errors import FormatError, ObjectDamaged
 
 if sys.version_info >= (3, 14):
@@ -56,13 +66,18 @@ class Root(Struct, frozen=True):
 
 def manifest_of(root: Root, parts: Iterable[Changes]) -> Manifest:
     """The manifest that `root` and the content of its parts make together."""
-    whole = Changes()
+    files: Dense[FileEntry] = Dense(FileEntry | None)
+    directories: dict[str, DirEntry | None] = {}
+    links: dict[str, LinkEntry | None] = {}
     for changes in (*parts, root.changes):
-        whole = whole.then(changes)
+        files.update(changes.files)  # type: ignore[arg-type]  # what is taken out goes below
+        directories.update(changes.directories)
+        links.update(changes.links)
+    files.drop(None)  # type: ignore[arg-type]
     return Manifest(
-        present(whole.files),
-        present(whole.directories),
-        present(whole.links),
+        files,
+        present(directories),
+        present(links),
         root.generation,
         root.writer,
         root.packs,
@@ -94,14 +109,13 @@ def encoded_root(root: Root) -> bytes:
         "parts": root.parts,
         "packs": {name: tuple(pack) for name, pack in root.packs.items()},
         "retired": root.retired,
-        **_described(root.changes),
     }
-    return _compressed(document)
+    return _compressed(_pieces(document, root.changes))
 
 
 def encoded_part(changes: Changes) -> bytes:
     """`changes` as a part."""
-    return _compressed(_described(changes))
+    return _compressed(_pieces({}, changes))
 
 
 def decoded_root(data: bytes, where: str) -> Root:
@@ -116,11 +130,11 @@ def decoded_root(data: bytes, where: str) -> Root:
     try:
         return Root(
             _changes_of(document),
-            tuple((_name(name), _count(size)) for name, size in document.get("parts", ())),
-            {_name(n): PackEntry(_count(s), _count(c)) for n, (s, c) in document.get("packs", {}).items()},
-            {_name(name): _count(at) for name, at in document.get("retired", {}).items()},
-            _count(document["generation"]),
-            str(document["writer"]),
+            tuple((_name(name), _count(size)) for name, size in document.parts),
+            {_name(n): PackEntry(_count(s), _count(c)) for n, (s, c) in document.packs.items()},
+            {_name(name): _count(at) for name, at in document.retired.items()},
+            _count(document.generation),
+            str(document.writer),
         )
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise _damaged(where) from error
@@ -137,48 +151,77 @@ def decoded_part(data: bytes, name: str) -> Changes:
         raise _damaged(name) from error
 
 
-def _described(changes: Changes) -> dict[str, Any]:
-    files: dict[str, Any] = {}
-    packed: dict[str, tuple[int, int]] = {}
+def _pieces(document: Mapping[str, Any], changes: Changes) -> Iterator[bytes]:
+    """`document` with the `changes` in it as JSON; the same changes are the same bytes."""
+    paths, files = sorted(changes.files), changes.files
     names: dict[str, int] = {}
-    for path, entry in changes.files.items():
-        files[path] = entry and entry[:5]
-        if entry and entry.pack:
-            packed[path] = (names.setdefault(entry.pack, len(names)), entry.offset)
-    return {
-        "files": files,
-        "packed": packed,
+    for path in paths:
+        if (entry := files[path]) and entry.pack:
+            names.setdefault(entry.pack, len(names))
+    whole = {
+        "version": f"{FORMAT_MAJOR}.{FORMAT_MINOR}",
+        **document,
         "pack_names": list(names),
         "directories": changes.directories,
         "links": changes.links,
     }
+    yield json.encode(whole, order="sorted")[:-1] + b',"files":{'
+    yield from members((path, entry[:5] if (entry := files[path]) else None) for path in paths)
+    yield b'},"packed":{'
+    yield from members(
+        (path, (names[entry.pack], entry.offset)) for path in paths if (entry := files[path]) and entry.pack
+    )
+    yield b"}}"
 
 
-def _changes_of(document: Mapping[str, Any]) -> Changes:
-    names = [_name(name) for name in document.get("pack_names", ())]
-    packed: dict[str, Any] = document.get("packed", {})
-    files: dict[str, FileEntry | None] = {}
-    for path, fields in document["files"].items():
-        if fields is None:
-            files[path] = None
-            continue
-        etag, size, mtime_ns, mode, digest = fields
-        number, offset = packed.get(path, (-1, 0))
-        pack = names[number] if number >= 0 else ""
-        if not (0 <= size < _LIMIT and _LEAST <= mtime_ns < _LIMIT and _LEAST <= offset < _LIMIT):
-            raise ValueError("out of range")
-        files[path] = FileEntry(
-            str(etag), int(size), int(mtime_ns), int(mode) & 0o777, str(digest), pack, int(offset)
-        )
+class _Document(Struct):
+    """What rests: the files as they came, because there may be many; all else as JSON has it."""
+
+    files: dict[str, Raw]
+    directories: dict[str, Any]
+    links: dict[str, Any]
+    packed: dict[str, Raw] = field(default_factory=dict)
+    pack_names: tuple[Any, ...] = ()
+    parts: tuple[Any, ...] = ()
+    packs: dict[str, Any] = field(default_factory=dict)
+    retired: dict[str, Any] = field(default_factory=dict)
+    generation: Any = None
+    writer: Any = None
+
+
+class _Version(Struct):
+    version: Any
+
+
+_file_fields = json.Decoder(tuple[str, int, int, int, str] | None).decode
+_pack_fields = json.Decoder(tuple[int, int]).decode
+
+
+def _changes_of(document: _Document) -> Changes:
     directories = {
         path: (int(fields[0]) & 0o777, _time(fields[1])) if fields else None
-        for path, fields in document["directories"].items()
+        for path, fields in document.directories.items()
     }
     links = {
         path: (str(fields[0]), _time(fields[1])) if fields else None
-        for path, fields in document["links"].items()
+        for path, fields in document.links.items()
     }
-    return Changes(files, directories, links)
+    return Changes(changed_files(_files_of(document)), directories, links)
+
+
+def _files_of(document: _Document) -> Iterator[tuple[str, FileEntry | None]]:
+    names = [_name(name) for name in document.pack_names]
+    for path, resting in document.files.items():
+        fields = _file_fields(resting)
+        if fields is None:
+            yield path, None
+            continue
+        etag, size, mtime_ns, mode, digest = fields
+        number, offset = _pack_fields(document.packed[path]) if path in document.packed else (-1, 0)
+        if not 0 <= size < _LIMIT:
+            raise ValueError("out of range")
+        pack = names[number] if number >= 0 else ""
+        yield path, FileEntry(etag, size, _time(mtime_ns), mode & 0o777, digest, pack, _time(offset))
 
 
 def _name(value: object) -> str:
@@ -200,29 +243,23 @@ def _time(value: Any) -> int:
     return int(value)
 
 
-def _compressed(document: Mapping[str, Any]) -> bytes:
-    import orjson
-
-    return zstd.compress(
-        orjson.dumps({"version": f"{FORMAT_MAJOR}.{FORMAT_MINOR}", **document}, option=orjson.OPT_SORT_KEYS),
-        level=3,
-    )
+def _compressed(pieces: Iterable[bytes]) -> bytes:
+    compressor = zstd.ZstdCompressor(level=3)
+    return b"".join([*map(compressor.compress, pieces), compressor.flush()])
 
 
-def _document(data: bytes, where: str) -> dict[str, Any]:
-    import orjson
-
+def _document(data: bytes, where: str) -> _Document:
     try:
-        document: dict[str, Any] = orjson.loads(_decompressed(data))
-        major, minor = (int(part) for part in str(document["version"]).split("."))
+        text = _decompressed(data)
+        major, minor = (int(part) for part in str(json.decode(text, type=_Version).version).split("."))
+        if major == FORMAT_MAJOR and minor <= FORMAT_MINOR + 1:
+            return json.decode(text, type=_Document)
     except (zstd.ZstdError, ValueError, KeyError, TypeError) as error:
         raise _damaged(where) from error
-    if major != FORMAT_MAJOR or minor > FORMAT_MINOR + 1:
-        raise FormatError(
-            f"the manifest {where} has format {major}.{minor}, which is too new or too old",
-            "run the version that wrote it",
-        )
-    return document
+    raise FormatError(
+        f"the manifest {where} has format {major}.{minor}, which is too new or too old",
+        "run the version that wrote it",
+    )
 
 
 def _decompressed(data: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -41,16 +41,27 @@ class Arrival(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """One path of the area that a restore looks at. ``entry``: the manifest's, if it is of this version."""
+    """One path of the area that a restore looks at.
+
+    ``told``: what the manifest says, of this path and others. An entry is made when it is asked for: one for
+    each file would take much memory.
+    """
 
     path: str
     info: ObjectInfo
-    entry: FileEntry | None
+    told: Mapping[str, FileEntry]
     step: RestoreStep
 
     @property
+    def entry(self) -> FileEntry | None:
+        """The manifest's entry, if it is of this version."""
+        entry = self.told.get(self.path)
+        return entry if entry and entry.etag == self.info.etag else None
+
+    @property
     def mtime_ns(self) -> int:
-        return self.entry.mtime_ns if self.entry else int(self.info.modified * 1e9)
+        entry = self.entry
+        return entry.mtime_ns if entry else int(self.info.modified * 1e9)
 
 
 def bring(workspace: Workspace, wanted: Wanted) -> Arrival:

@@ -65,9 +65,11 @@ def pack(
 
 
 def _available(workspace: Workspace, manifest: Manifest, scan: Scan) -> set[str]:
-    """The paths whose files should be what the object is; that is proven when they are read."""
+    """The paths that travel alone and whose files should be what the object is: proven when they are read."""
     available = set()
     for path, entry in manifest.files.items():
+        if entry.pack in manifest.packs:
+            continue
         mark, stat = workspace.ledger.mark(path), scan.files.get(path)
         if mark and stat and stat.size == entry.size and mark.etag == entry.etag:
             available.add(path)

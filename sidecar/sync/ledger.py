@@ -18,6 +18,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from sidecar.dense import Dense
 from sidecar.errors import LedgerError
 from sidecar.sync.ledger_content import Content, content_of
 from sidecar.sync.ledger_file import LedgerFile, unusable
@@ -105,7 +106,7 @@ class Ledger:
     def marks(self) -> Mapping[str, Mark]:
         """A copy of all marks."""
         with self._mutex:
-            return self._content.marks.copy()
+            return Dense(Mark, self._content.marks)
 
     def known_paths(self) -> set[str]:
         """Every path of which something is known: an object, or what was flushed of it."""

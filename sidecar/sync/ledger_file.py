@@ -9,12 +9,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from msgspec import Raw, Struct, json
 
+from sidecar.dense import members
 from sidecar.errors import FormatError, LedgerError
 from sidecar.logs import log
 
@@ -22,8 +22,6 @@ FORMAT_MAJOR, FORMAT_MINOR = 1, 1
 _VERSION = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
 # A log of this size is read in a tenth of a second; what is longer than the snapshot is worth a new one.
 _LONG_BYTES = 8 * 1024 * 1024
-# As many marks at once are written as take less memory than the first line of a log.
-_MARKS = 1000
 
 
 class Snapshot(Struct, frozen=True):
@@ -205,8 +203,5 @@ def _epoch_line(epoch: str) -> bytes:
 def _pieces(document: Mapping[str, Any], marks: Mapping[str, Any]) -> Iterator[bytes]:
     """`document` with the ``marks`` in it as one JSON object; never all of it at once in memory."""
     yield json.encode(document)[:-1] + b',"marks":{'
-    left, between = iter(marks.items()), b""
-    while some := dict(islice(left, _MARKS)):
-        yield between + json.encode(some)[1:-1]
-        between = b","
+    yield from members(marks.items())
     yield b"}}"

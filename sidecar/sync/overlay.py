@@ -128,7 +128,7 @@ def _bring_what_comes_before(workspace: Workspace, path: str, writers: Mapping[s
     if head is None:
         return 0  # deleted by another: there is nothing that comes before
     workspace.ledger.record(path, mark.cleared())
-    arrival = bring(workspace, Wanted(path, head.info, None, RestoreStep.APPEND))
+    arrival = bring(workspace, Wanted(path, head.info, {}, RestoreStep.APPEND))
     if arrival.problem:
         raise FileChanged(f"{path}: {arrival.problem}", "the next restore adds the rest")
     return arrival.bytes

@@ -25,6 +25,7 @@ from msgspec.structs import replace
 from sidecar.area import packs
 from sidecar.area.manifest import FileEntry, Manifest, PackEntry
 from sidecar.area.packs import MAX_MEMBER_BYTES
+from sidecar.dense import Dense
 from sidecar.home.reads import must_be_whole_json
 from sidecar.sync.compare import is_transcript
 from sidecar.sync.workspace import Workspace
@@ -50,7 +51,7 @@ class Packed(Struct, frozen=True):
         """`manifest` with these files in their packs, where it still has the version that was packed."""
         if not (self.entries or self.left):
             return manifest
-        files = dict(manifest.files)
+        files = Dense[FileEntry](FileEntry, manifest.files)
         for path, name in self.left.items():
             now = files.get(path)
             if now and now.pack == name:  # another pod may have packed it since
@@ -95,10 +96,10 @@ def without(manifest: Manifest, names: Collection[str]) -> Manifest:
     """`manifest` with the files of these packs travelling alone."""
     if not names:
         return manifest
-    files = {
-        path: entry._replace(pack="", offset=0) if entry.pack in names else entry
-        for path, entry in manifest.files.items()
-    }
+    files = Dense[FileEntry](FileEntry, manifest.files)
+    for path, entry in manifest.files.items():
+        if entry.pack in names:
+            files[path] = entry._replace(pack="", offset=0)
     return replace(manifest, files=files)
 
 
@@ -109,11 +110,8 @@ def believed(extra: Mapping[str, Any]) -> dict[str, Any]:
 
 def hot(before: Manifest, after: Manifest) -> set[str]:
     """The transcripts that grew between two manifests."""
-    return {
-        path
-        for path, entry in after.files.items()
-        if is_transcript(path) and path in before.files and before.files[path].etag != entry.etag
-    }
+    paths = (path for path in after.files if is_transcript(path) and path in before.files)
+    return {path for path in paths if before.files[path].etag != after.files[path].etag}
 
 
 def may_ride(path: str, entry: FileEntry) -> bool:
@@ -126,7 +124,7 @@ def plan(manifest: Manifest, hot_paths: Collection[str], available: Collection[s
 
     Parameters
     ----------
-    available: the paths whose local bytes are those of the object.
+    available: those of the paths that travel alone whose local bytes are those of the object.
     """
     known = named_in(manifest)  # what nobody rides in any more goes by itself
     riding = dict.fromkeys(known, 0)

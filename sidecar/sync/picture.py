@@ -29,6 +29,7 @@ from sidecar.area.manifest_format import (
 )
 from sidecar.area.objects import Condition, IfAbsent, IfMatch
 from sidecar.area.store import Store
+from sidecar.dense import Dense
 from sidecar.errors import (
     AccessDenied,
     ConditionFailed,
@@ -184,10 +185,16 @@ def united(
     workspace: Workspace, theirs: Manifest, scan: Scan, gone: Mapping[str, str], learned: Mapping[str, bool]
 ) -> Manifest:
     """`theirs` with what this pod knows better: what it `learned` since its last commit, and its home."""
-    files = {path: entry for path, entry in theirs.files.items() if gone.get(path) != entry.etag}
-    for path, mark in workspace.ledger.marks().items():
-        known = files.get(path)
-        if mark.etag and path not in gone and (known is None or _is_better(mark, known, learned.get(path))):
+    files = Dense[FileEntry](FileEntry, theirs.files)
+    for path, etag in gone.items():
+        if (entry := files.get(path)) and entry.etag == etag:
+            files.discard(path)
+    marks = workspace.ledger.marks()
+    for path in marks:
+        if path in gone or (path in files and path not in learned):
+            continue
+        mark, known = marks[path], files.get(path)
+        if mark.etag and (known is None or _is_better(mark, known, learned[path])):
             files[path] = _entry(mark, known)
     header = workspace.ledger.header
     directories = {p: v for p, v in theirs.directories.items() if p not in header.directories}
@@ -204,9 +211,9 @@ def united(
     )
 
 
-def _is_better(mark: Mark, known: FileEntry, learned: bool | None) -> bool:
+def _is_better(mark: Mark, known: FileEntry, learned: bool) -> bool:
     """Whether this pod knows better. One that only touched its file knows nothing of the object."""
-    return learned is not None and (learned or mark.etag == known.etag)
+    return learned or mark.etag == known.etag
 
 
 def _entry(mark: Mark, known: FileEntry | None) -> FileEntry:
@@ -226,8 +233,10 @@ def _put(workspace: Workspace, theirs: Picture, ours: Manifest) -> Root:
         generation=ours.generation,
         writer=ours.writer,
     )
-    if len(encoded_part(root.changes)) > ROOT_BYTES:
-        root = _with_new_part(workspace, theirs, root)
+    data = encoded_part(root.changes)
+    if len(data) > ROOT_BYTES:
+        root = _with_new_part(workspace, theirs, root, data)
+    del data
     retired, due = retirement.after(theirs.root, root, int(time.time()))
     root = replace(root, retired=retired)
     condition: Condition = IfMatch(theirs.etag) if theirs.etag else IfAbsent()
@@ -238,15 +247,15 @@ def _put(workspace: Workspace, theirs: Picture, ours: Manifest) -> Root:
     return root
 
 
-def _with_new_part(workspace: Workspace, theirs: Picture, root: Root) -> Root:
-    """`root` with its changes in a part, which takes in the smaller ones before it."""
-    count = absorbed(root.parts, len(encoded_part(root.changes)))
+def _with_new_part(workspace: Workspace, theirs: Picture, root: Root, data: bytes) -> Root:
+    """`root` with its changes (`data`, encoded) in a part, which takes in the smaller ones before it."""
+    count = absorbed(root.parts, len(data))
     kept = root.parts[: len(root.parts) - count]
-    changes = Changes()
-    for earlier in theirs.parts[len(kept) :]:
-        changes = changes.then(earlier)
-    changes = changes.then(root.changes)
-    data = encoded_part(changes if kept else changes.settled())
+    if count:
+        changes = Changes()
+        for earlier in (*theirs.parts[len(kept) :], root.changes):
+            changes = changes.then(earlier)
+        data = encoded_part(changes if kept else changes.settled())
     name = name_of(data, PART_SUFFIX)
     with suppress(ConditionFailed):  # the same bytes are there already
         workspace.store.put(workspace.keys.packs + name, data, condition=IfAbsent(), metadata={})

@@ -98,11 +98,9 @@ def _wanted(
     for path, info in infos.items():
         if path in lost:
             continue
-        entry = manifest.files.get(path)
         step = _step(workspace, scan, path, info)
         if step is not RestoreStep.NOTHING:
-            known = entry if entry and entry.etag == info.etag else None
-            wanted.append(Wanted(path, info, known, step))
+            wanted.append(Wanted(path, info, manifest.files, step))
     return sorted(wanted, key=lambda item: urgency(item.path, item.mtime_ns))
 
 

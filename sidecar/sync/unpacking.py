@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 
 from sidecar.area.manifest import FileEntry
 from sidecar.area.packs import MAX_MEMBER_BYTES, PackReader
@@ -24,18 +25,21 @@ WORTH_FILES = 4
 _BATCH_FILES = 128
 _BATCH_BYTES = 4 * 1024 * 1024
 
+Unpacked = tuple[Wanted, FileEntry, bytes]
+
 
 def by_pack(wanted: Iterable[Wanted]) -> dict[str, list[Wanted]]:
     """The files that can come out of a pack, by its name, in the order in which they lie there.
 
     A file's entry stands only where the listing, made after the journal's, shows its version (rule 16).
     """
-    packs: dict[str, list[Wanted]] = {}
+    packs: dict[str, list[tuple[int, Wanted]]] = {}
     for item in wanted:
-        if item.step is RestoreStep.TAKE and item.entry and _rides(item, item.entry):
-            packs.setdefault(item.entry.pack, []).append(item)
+        entry = item.entry if item.step is RestoreStep.TAKE else None
+        if entry and _rides(item, entry):
+            packs.setdefault(entry.pack, []).append((entry.offset, item))
     return {
-        name: sorted(items, key=lambda item: item.entry.offset if item.entry else 0)
+        name: [item for _, item in sorted(items, key=itemgetter(0))]
         for name, items in packs.items()
         if len(items) >= WORTH_FILES
     }
@@ -77,14 +81,14 @@ def unpack(
     return arrivals + [None] * (len(wanted) - len(arrivals))
 
 
-def _batches(reader: PackReader, wanted: Iterable[Wanted]) -> Iterator[list[tuple[Wanted, bytes]]]:
-    batch: list[tuple[Wanted, bytes]] = []
+def _batches(reader: PackReader, wanted: Iterable[Wanted]) -> Iterator[list[Unpacked]]:
+    batch: list[Unpacked] = []
     size = 0
     for item in wanted:
         entry = item.entry
         if entry is None:
             raise ValueError("only what has an entry rides in a pack")
-        batch.append((item, reader.read(entry.offset, entry.size)))
+        batch.append((item, entry, reader.read(entry.offset, entry.size)))
         size += entry.size
         if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
             yield batch
@@ -93,19 +97,15 @@ def _batches(reader: PackReader, wanted: Iterable[Wanted]) -> Iterator[list[tupl
         yield batch
 
 
-def _proven(batch: Sequence[tuple[Wanted, bytes]]) -> list[tuple[Wanted, FileEntry, bytes]]:
+def _proven(batch: Sequence[Unpacked]) -> list[Unpacked]:
     """What the digest confirms."""
-    return [
-        (item, item.entry, data)
-        for item, data in batch
-        if item.entry and hashlib.sha256(data).hexdigest() == item.entry.digest
-    ]
+    return [one for one in batch if hashlib.sha256(one[2]).hexdigest() == one[1].digest]
 
 
 def _put(
     workspace: Workspace,
-    batch: Sequence[tuple[Wanted, bytes]],
-    proven: Sequence[tuple[Wanted, FileEntry, bytes]],
+    batch: Sequence[Unpacked],
+    proven: Sequence[Unpacked],
 ) -> list[Arrival | None]:
     begun_ns = workspace.now_ns()
     outcomes = write_batch(workspace.home, [_whole(entry, item.path, data) for item, entry, data in proven])
@@ -118,7 +118,7 @@ def _put(
         if isinstance(outcome, HomeFull):
             raise outcome
     return [
-        Arrival(item.path, item.info.size, moved=True) if item.path in marks else None for item, _ in batch
+        Arrival(item.path, item.info.size, moved=True) if item.path in marks else None for item, _, _ in batch
     ]
 
 

@@ -316,7 +316,8 @@ def test_only_what_may_ride_comes_out_of_a_pack_whatever_the_manifest_says(path:
     """Settings are looked at before they are put in place: half a file would stop the client."""
     entry = FileEntry('"e"', size, T0, 0o600, "d", "p")
     info = ObjectInfo(path, 10 if size < 100 else size, '"e"', 0.0)
-    assert by_pack([Wanted(path, info, entry, RestoreStep.TAKE)] * WORTH_FILES) == {}
+    assert by_pack([Wanted(path, info, {path: entry}, RestoreStep.TAKE)] * WORTH_FILES) == {}
     rider = FileEntry('"e"', 10, T0, 0o600, "d", "p")
-    riders = [Wanted("plans/a.md", ObjectInfo("a", 10, '"e"', 0.0), rider, RestoreStep.TAKE)] * WORTH_FILES
+    there = ObjectInfo("a", 10, '"e"', 0.0)
+    riders = [Wanted("plans/a.md", there, {"plans/a.md": rider}, RestoreStep.TAKE)] * WORTH_FILES
     assert by_pack(riders) == {"p": riders}

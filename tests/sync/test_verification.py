@@ -308,11 +308,12 @@ def test_lies_are_found_out(bucket: str, settings_for: MakeSettings, tmp_path: P
     manifest_key = ADA.manifest
     with pod.store.open(manifest_key) as download:
         root = decoded_root(download.read(), "k")
-    files = root.changes.files
+    files = dict(root.changes.files)
     one, two = files["plans/1.md"], files["plans/2.md"]
     assert one and two
     stale = two._replace(etag='"0"')
     files |= {"plans/1.md": one._replace(digest="0" * 64), "plans/2.md": stale, "plans/gone.md": stale}
+    root = replace(root, changes=replace(root.changes, files=files))
     s3.put_object(Bucket=bucket, Key=manifest_key, Body=encoded_root(root))
     before = (pod.home / "settings.json").stat()
     with (pod.home / "settings.json").open("r+b") as file:
