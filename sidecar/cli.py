@@ -166,15 +166,17 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _config(chosen: argparse.Namespace) -> int:
+    from sidecar.commands.output import print_json, say
+
     rows = [*settings.described(_settings(chosen)), _s5cmd_row()]
     if chosen.json:
-        _print_json(rows)
+        print_json(rows)
         return DONE
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         value = "-" if row["value"] is None or row["value"] == () else row["value"]
         shown = ",".join(value) if isinstance(value, tuple) else str(value)
-        sys.stdout.write(f"{row['name']:<{width}}  {shown:<28}  {row['origin']}\n")
+        say(f"{row['name']:<{width}}  {shown:<28}  {row['origin']}")
     return DONE
 
 
@@ -191,12 +193,6 @@ def _demo(chosen: argparse.Namespace) -> int:
     from sidecar.demo import demo
 
     return demo()
-
-
-def _print_json(value: Any) -> None:
-    import orjson
-
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 LOGGER_NAME = "sidecar"
 
@@ -31,20 +31,39 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         import datetime
 
-        import orjson
-
         at = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
         line: dict[str, object] = {
             "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname,
-            "message": encodable(record.getMessage()),
+            "message": record.getMessage(),
         }
         fields = getattr(record, "fields", None)
         if fields:
             line.update(fields)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        return as_json(line).decode()
+
+
+def as_json(value: Any, *, indented: bool = False) -> bytes:
+    """`value` as JSON, whatever its keys and values are; stray bytes of names as `encodable` has them."""
+    import orjson
+
+    option = orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indented else 0)
+    try:
+        return orjson.dumps(value, default=str, option=option)
+    except TypeError:  # a text that UTF-8 cannot carry
+        return orjson.dumps(_all_encodable(value), default=str, option=option)
+
+
+def _all_encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return encodable(value)
+    if isinstance(value, dict):
+        return {_all_encodable(key): _all_encodable(below) for key, below in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_all_encodable(below) for below in value]
+    return value
 
 
 def encodable(text: str) -> str:

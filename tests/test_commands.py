@@ -343,6 +343,33 @@ def test_verify_says_equal_different_or_that_it_could_not_tell(
     assert "It could not be told whether home and bucket are equal" in unknown.stderr
 
 
+def test_verify_names_what_is_no_text_in_words_and_in_json(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    environ = environ_of(settings)
+    write(settings, "plans/bad\udcff.md", "x")
+    write(settings, "plans/new\nline.md", "x")
+    command(environ, "restore")
+    in_words, in_json = command(environ, "verify"), command(environ, "verify", "--json")
+    assert (in_words.returncode, in_json.returncode) == (1, 1), in_json.stderr
+    answer = json.loads(in_json.stdout)
+    assert {row["path"]: row["reason"] for row in answer["differences"]} == {
+        "plans/bad\\udcff.md": "a name that is not valid UTF-8",
+        "plans/new\nline.md": "a control character in the name",
+    }
+    assert "plans/bad\\udcff.md" in in_words.stdout
+    assert in_words.stdout.count("\n") == 3
+
+
+def test_a_setting_that_is_no_text_is_shown(bucket: str, settings_for: MakeSettings) -> None:
+    environ = environ_of(settings_for(bucket, user_id="ada"), CLAUDE_SIDECAR_EXCLUDE="a\udcff")
+    for words in (("config",), ("config", "--json")):
+        done = command(environ, *words)
+        assert done.returncode == 0, done.stderr
+        assert "a\\udcff" in done.stdout.replace("\\\\", "\\")
+
+
 def test_verify_refuses_a_sample_that_cannot_be_meant(bucket: str, settings_for: MakeSettings) -> None:
     environ = environ_of(settings_for(bucket, user_id="ada"))
     for sample in ("0", "101%", "many"):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from sidecar.api import web
 from sidecar.api.refusals import Refusal
+from sidecar.logs import as_json
 
 _HEADERS = {"Cache-Control": "no-store", "Server": "claude-sidecar", "X-Content-Type-Options": "nosniff"}
 
@@ -19,7 +18,7 @@ def reply(
     headers: Mapping[str, str] | None = None,
 ) -> web.Response:
     """`body` as JSON."""
-    text = orjson.dumps(body, default=str, option=orjson.OPT_NON_STR_KEYS)
+    text = as_json(body)
     return raw(status, text, "application/json", headers)
 
 

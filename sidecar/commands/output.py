@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from sidecar.logs import log, printable
+from sidecar.logs import as_json, log, printable
 from sidecar.sync.progress import Progress
 
 DONE, FAILED, WRONG_USE, PARTLY = 0, 1, 2, 3
@@ -29,9 +29,7 @@ def say(line: str = "") -> None:
 
 def print_json(value: Any) -> None:
     """`value` on standard output."""
-    import orjson
-
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    text = as_json(value, indented=True).decode()
     sys.stdout.write(_UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
