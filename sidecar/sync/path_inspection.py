@@ -114,7 +114,7 @@ class PathInspection:
     def _local_alone(self, facts: Facts, stat: FileStat) -> Facts:
         placed = self._view.placed.get(self._path)
         if placed is None:
-            return replace(facts, local=LocalSide(stat))
+            return replace(facts, local=LocalSide(stat, unfinished=self._torn_bytes(stat)))
         with open_file(self._sides.home, self._path) as file:
             local = self._local(facts, file)
             journalled = self._view.journal_holds(self._path, local.sha256)
@@ -124,6 +124,13 @@ class PathInspection:
                 journalled = end > 0 and lines.lacking == 0
             _demand_unchanged(file, self._path)
         return replace(facts, local=local, journalled=journalled)
+
+    def _torn_bytes(self, stat: FileStat) -> int:
+        """The size of a transcript without a whole line, which nobody sends; else 0."""
+        if not is_transcript(self._path):
+            return 0
+        with open_file(self._sides.home, self._path) as file:
+            return 0 if file.last_newline() else stat.size
 
     def _remote_alone(self, facts: Facts, info: ObjectInfo, chosen: bool) -> Facts:
         """Read for what the manifest, its pack and its metadata say of it."""

@@ -106,14 +106,16 @@ def _judged(facts: Facts) -> _Told:
     elif local and remote:
         yield from _both(facts, local, remote)
     elif local:
-        yield from _only_local(facts)
+        yield from _only_local(facts, local)
     else:
         yield from _only_remote(facts)
     yield from _manifest(facts)
 
 
-def _only_local(facts: Facts) -> _Told:
-    if facts.journalled:
+def _only_local(facts: Facts, local: LocalSide) -> _Told:
+    if local.unfinished and local.unfinished == local.stat.size:
+        yield Kind.UNFINISHED_LINE, f"its {local.unfinished} bytes are no whole line yet"
+    elif facts.journalled:
         yield Kind.JOURNALLED, "durable in the journal; the next checkpoint makes it an object"
     elif facts.mark and facts.mark.etag:
         yield Kind.DELETED_IN_BUCKET, "its object was deleted by another; it goes up again when it changes"

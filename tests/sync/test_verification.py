@@ -272,6 +272,19 @@ def test_transcripts_are_compared_line_by_line(
     assert ("tail.jsonl", Kind.UNFINISHED_LINE) in reasons
 
 
+def test_a_transcript_whose_first_line_is_not_whole_is_no_difference(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1)
+    filled(pod)
+    pod.write("projects/-w/torn.jsonl", '{"n": ')
+    pod.backup()
+    assert told(pod, tmp_path) == {}
+    assert told(pod, tmp_path, by_design=True) == {"projects/-w/torn.jsonl": {"unfinished_line"}}
+    pod.append("projects/-w/torn.jsonl", "1}\n")
+    assert told(pod, tmp_path) == {"projects/-w/torn.jsonl": {"not_uploaded"}}
+
+
 def test_what_is_durable_in_the_journal_is_no_difference(
     bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
 ) -> None:
