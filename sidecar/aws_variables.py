@@ -6,8 +6,10 @@ answer such a request with an error, it panics.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from sidecar.errors import SettingsError
 
@@ -43,6 +45,7 @@ _KNOWN = frozenset(
     )
 )
 _SECRETS = ("SECRET", "TOKEN", "ACCESS_KEY")
+_TOKEN_FILES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_UTF8 = re.compile(r"[\udc80-\udcff]")  # how Python hands over such bytes
@@ -72,6 +75,16 @@ def read(environ: Mapping[str, str]) -> dict[str, str]:
         if name in _REGIONS and not _REGION.fullmatch(text):
             raise SettingsError(f"{name} is {text[:80]!a}", "give the name of a region, such as eu-west-1")
     return found
+
+
+def secret_files(aws: Mapping[str, str]) -> tuple[Path, ...]:
+    """The files that every AWS tool takes credentials from, whether they exist or not."""
+    default = Path(os.path.expanduser("~/.aws"))  # noqa: PTH111 - where there is no home, Path raises
+    return (
+        Path(aws.get("AWS_CONFIG_FILE") or default / "config"),
+        Path(aws.get("AWS_SHARED_CREDENTIALS_FILE") or default / "credentials"),
+        *(Path(aws[name]) for name in _TOKEN_FILES if aws.get(name)),
+    )
 
 
 def shown(name: str, text: str) -> str:

@@ -101,6 +101,12 @@ class Settings(Struct, frozen=True):
         """The home directory of `user_id`."""
         return Path(self.home.replace("{user_id}", user_id))
 
+    @property
+    def private_files(self) -> tuple[Path, ...]:
+        """The files that the sidecar has its own secrets from, whether they exist or not."""
+        secret = (Path(self.jwt_secret_file),) if self.jwt_secret_file else ()
+        return (*aws_variables.secret_files(self.aws), *secret)
+
 
 class Option(Struct, frozen=True):
     """One setting: its field in `Settings`, its variable, its flag, how it is read, what it means."""

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from sidecar.area.store import Store
 from sidecar.errors import StoreError
 from tests.processes import command, environ_of
-from tests.sync.pods import MakeSettings, pods
+from tests.sync.pods import MakeSettings, objects, pods
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="needs to become another user, or to mount a volume: run the tests as root"
@@ -35,6 +35,50 @@ def test_a_user_id_that_cannot_be_a_prefix(user: str, verb: str, settings_for: M
     ended = command(environ_of(settings, CLAUDE_SIDECAR_USER_ID=user), verb)
     one_sentence(ended, 2, "CLAUDE_SIDECAR_USER_ID")
     assert not Path(settings.home).exists()
+
+
+@pytest.mark.parametrize("verb", ["restore", "backup"])
+@pytest.mark.parametrize("hidden_by", ["the home's link", "the state's link"])
+def test_a_state_directory_in_the_home_behind_a_link(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, verb: str, hidden_by: str
+) -> None:
+    """Else the agent could read and write the ledger, and the ledger would go up with the home."""
+    real = tmp_path / "real"
+    (real / "below").mkdir(parents=True)
+    (real / "CLAUDE.md").write_text("mine")
+    if hidden_by == "the home's link":
+        (tmp_path / "link").symlink_to(real)
+        home, state = tmp_path / "link", real / "state"
+    else:
+        (tmp_path / "link").symlink_to(real / "below")
+        home, state = real, tmp_path / "link/state"
+    settings = settings_for(bucket, user_id="ada", home=str(home), state_dir=state)
+    one_sentence(command(environ_of(settings), verb), 1, "CLAUDE_SIDECAR_STATE_DIR", "lies inside the home")
+    assert not state.exists()
+    assert "Contents" not in s3.list_objects_v2(Bucket=bucket, Prefix="user_data/")
+
+
+def test_credentials_in_the_home_are_used_and_not_uploaded(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    environ = environ_of(settings)
+    file = Path(settings.home) / "skills/credentials.md"
+    file.parent.mkdir(parents=True)
+    keys = (environ.pop("AWS_ACCESS_KEY_ID"), environ.pop("AWS_SECRET_ACCESS_KEY"))
+    file.write_text("[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n".format(*keys))
+    os.link(file, file.with_name("innocent.md"))
+    environ["AWS_SHARED_CREDENTIALS_FILE"] = str(file)
+    (file.parent / "SKILL.md").write_text("mine")
+    ended = command(environ, "backup")
+    assert ended.returncode == 0, ended.stderr
+    assert "skills/credentials.md: the sidecar itself has its credentials from it" in ended.stderr
+    assert "skills/innocent.md: the sidecar itself has its credentials from it" in ended.stderr
+    assert set(objects(s3, bucket)) == {"skills/SKILL.md"}
+    s3.put_object(Bucket=bucket, Key="user_data/ada/.claude/skills/credentials.md", Body=b"planted")
+    ended = command(environ, "restore")
+    assert "1 files of s3:" in ended.stderr
+    assert b"planted" not in file.read_bytes()
 
 
 @pytest.mark.parametrize("verb", ["restore", "backup"])

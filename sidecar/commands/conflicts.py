@@ -168,7 +168,8 @@ def _home(area: _Area) -> tuple[Home | None, str]:
         known = peek(settings.state_dir, user_id)
         if known is None or known[0].area != f"s3://{settings.bucket}/{area.keys.root}":
             return None, f"{settings.state_dir} knows of no home of user {user_id} here"
-        home = Home.open(root, owner=settings.owner.ids if settings.owner else None)
+        owner = settings.owner.ids if settings.owner else None
+        home = Home.open(root, owner=owner, private=settings.private_files)
     except (HomeError, LedgerError, FormatError) as error:
         return None, error.message
     if tuple(known[0].home) != home.identity:

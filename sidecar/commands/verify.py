@@ -67,7 +67,11 @@ def _inspected(settings: Settings, user_id: str, fraction: float, seed: str) -> 
     store = Store.connect(settings, outage_seconds=settings.restore_timeout_seconds)
     keys = AreaKeys(settings.prefix, user_id)
     rules = Rules(include=settings.include, exclude=settings.exclude)
-    with Home.open(settings.home_of(user_id)) as home, _spool_directory(settings) as directory:
+    private = settings.private_files
+    with (
+        Home.open(settings.home_of(user_id), private=private) as home,
+        _spool_directory(settings) as directory,
+    ):
         sides = Sides(settings, store, keys, home, rules)
         return inspect(sides, fraction=fraction, seed=seed, spool_directory=directory, watcher=Shown())
 

@@ -16,11 +16,13 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 from sidecar.errors import HomeError
 from sidecar.home import linux
+from sidecar.home.private import Private
 from sidecar.home.problems import home_error, shown
 from sidecar.home.root import demand_writable, give_root, make_root, open_root
 
@@ -64,12 +66,14 @@ class Home:
     """An open home. Threads may share it; `close` ends it.
 
     ``root`` is where it really is. ``owner`` is who restored files are given to (UID, GID), if this process
-    may do that; None leaves them to whoever runs this process.
+    may do that; None leaves them to whoever runs this process. ``private``: the sidecar's own files.
     """
 
-    __slots__ = ("_fd", "_whole_paths", "given", "identity", "owner", "root", "turn")
+    __slots__ = ("_fd", "_whole_paths", "given", "identity", "owner", "private", "root", "turn")
 
-    def __init__(self, fd: int, given: Path, owner: tuple[int, int] | None) -> None:
+    def __init__(
+        self, fd: int, given: Path, owner: tuple[int, int] | None, private: Sequence[Path] = ()
+    ) -> None:
         found = os.fstat(fd)
         self._fd = fd
         self._whole_paths = True
@@ -77,13 +81,20 @@ class Home:
         self.given = given
         self.root = Path(os.path.realpath(given))
         self.identity = (found.st_dev, found.st_ino)
+        self.private = Private(private, (given, self.root))
         if owner is None and os.geteuid() == 0 and found.st_uid != 0:
             owner = (found.st_uid, found.st_gid)
         self.owner = owner
 
     @classmethod
     def open(
-        cls, root: Path, *, create: bool = False, mode: int = 0o700, owner: tuple[int, int] | None = None
+        cls,
+        root: Path,
+        *,
+        create: bool = False,
+        mode: int = 0o700,
+        owner: tuple[int, int] | None = None,
+        private: Sequence[Path] = (),
     ) -> Home:
         """Open the home at `root`, which may itself be a link or lie behind links: that is resolved once.
 
@@ -92,6 +103,7 @@ class Home:
         create: make it (with `mode`) if it is missing, and demand that it can be written.
         owner: UID and GID of restored files; only root can give files away, and with `create` gives them a
             home that is root's, too. Default for root: the home's owner, unless that is root.
+        private: files of the sidecar itself, which are never read as part of the home.
 
         Raises
         ------
@@ -104,7 +116,7 @@ class Home:
                 give_root(root, fd, owner, made)
             if create:
                 demand_writable(root, fd)
-            return cls(fd, root, owner)
+            return cls(fd, root, owner, private)
         except BaseException:
             os.close(fd)
             raise

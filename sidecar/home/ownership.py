@@ -28,6 +28,8 @@ def demand_own_file(home: Home, path: str, found: os.stat_result) -> None:
     """Raises HomeError unless `found`, of the open file at `path`, is a regular file and ours to carry."""
     if not stat.S_ISREG(found.st_mode):
         raise in_the_way(path, found)
+    if home.private and (reason := home.private.reason(path, found)):
+        raise HomeError(f"{shown(path)} is refused: {reason}", "keep it on a volume of the sidecar's own")
     if reason := _second_name(home, found):
         raise HomeError(f"{shown(path)} is refused: {reason}", "replace the link by a copy")
     if reason := _lent_name(home, found, lambda: home.lstat(path)):

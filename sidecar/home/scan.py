@@ -46,6 +46,7 @@ def scan(home: Home, rules: Rules, *, max_file_bytes: int, key_prefix_bytes: int
     HomeError: the home itself was moved, replaced or cannot be read.
     """
     home.check()
+    home.private.renew()
     walk = _Walk(home, rules, max_file_bytes, MAX_KEY_BYTES - key_prefix_bytes)
     walk.run()
     return Scan(walk.files, walk.directories, walk.links, tuple(walk.refused), walk.excluded)
@@ -67,6 +68,7 @@ def look(
     check_path(path)
     if not path or not rules.takes(path):
         return None
+    home.private.renew()
     walk = _Walk(home, rules, max_file_bytes, MAX_KEY_BYTES - key_prefix_bytes)
     walk.run_to(path)
     return walk.refused[0] if walk.refused else walk.files.get(path)
@@ -112,6 +114,7 @@ class _Walk:
         self._pending = [""]
         self._uid = os.geteuid()
         self._owner_uid = home.owner_uid
+        self._private = home.private if home.private else None
         self._reads_all = False
 
     @cached_property
@@ -205,6 +208,8 @@ class _Walk:
             reason = self._over_the_cap(found.st_size)
         elif not self._is_readable(found, fd, name):
             reason = not_permitted(found)
+        elif self._private and (own := self._private.reason(path, found)):
+            reason = own
         elif found.st_uid == self._owner_uid:
             reason = ""
         else:

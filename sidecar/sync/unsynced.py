@@ -34,7 +34,7 @@ def unsynced(
 
 
 def _of_closed(settings: Settings, user_id: str, reason: str) -> tuple[Unsynced, ...]:
-    with Home.open(settings.home_of(user_id)) as home:
+    with Home.open(settings.home_of(user_id), private=settings.private_files) as home:
         rules = Rules(include=settings.include, exclude=settings.exclude)
         found = scan(home, rules, max_file_bytes=settings.max_file_mib * 1024 * 1024)
     known = peek(settings.state_dir, user_id)

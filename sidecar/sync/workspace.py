@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from sidecar.area import metadata
 from sidecar.area.keys import AreaKeys
 from sidecar.area.objects import IfAbsent, ObjectHead
 from sidecar.area.store import Store
-from sidecar.errors import AccessDenied, ConditionFailed, HomeError, ObjectMissing, UserError
+from sidecar.errors import AccessDenied, ConditionFailed, HomeError, ObjectMissing, SettingsError, UserError
 from sidecar.home.beneath import Home
 from sidecar.home.rules import Rules
 from sidecar.logs import log
@@ -54,13 +55,16 @@ class Workspace(Struct):
 
         Raises
         ------
-        UserError: the user id cannot be a prefix. HomeError: the home cannot be used.
+        UserError: the user id cannot be a prefix. HomeError: the home cannot be used. SettingsError: the
+        state directory lies in the home.
         LedgerError: the state directory cannot be used, or another process holds it.
         """
         keys = AreaKeys(settings.prefix, user_id)
         owner = settings.owner.ids if settings.owner else None
-        home = Home.open(settings.home_of(user_id), create=make_home, owner=owner)
+        root, private = settings.home_of(user_id), settings.private_files
+        home = Home.open(root, create=make_home, owner=owner, private=private)
         try:
+            _demand_state_outside(settings.state_dir, home)
             if not settings.serves_many_users:
                 _demand_own_home(settings.state_dir, home, user_id)
             area = f"s3://{settings.bucket}/{keys.root}"
@@ -187,6 +191,21 @@ class Workspace(Struct):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _demand_state_outside(state_dir: Path, home: Home) -> None:
+    """The ledger is not the agent's to read or write. Links and mounts may hide that it lies in the home."""
+    real = Path(os.path.realpath(state_dir))
+    for place in (real, *real.parents):
+        try:
+            found = place.stat()
+        except OSError:  # not there yet, or not ours to look at: what is above it tells
+            continue
+        if (found.st_dev, found.st_ino) == home.identity:
+            raise SettingsError(
+                f"CLAUDE_SIDECAR_STATE_DIR ({state_dir}) lies inside the home ({home.given})",
+                "put it on a volume that the agent does not mount",
+            )
 
 
 def _demand_own_home(state_dir: Path, home: Home, user_id: str) -> None:
