@@ -67,7 +67,7 @@ def _written(home: Home, files: Sequence[WholeFile]) -> list[FileStat | HomeErro
                 if directory < 0 or above != parent:
                     directory = _changed(directory)
                     parent, directory = above, opened_or_made(home, above)
-                with open_writer(home, file.path, directory) as writer:
+                with open_writer(home, file.path, directory, mode=file.mode) as writer:
                     writer.write(file.data)
                     stat = writer.commit(mtime_ns=file.mtime_ns, mode=file.mode, replacing=file.replacing)
                 outcomes.append(stat)

@@ -51,7 +51,7 @@ class Writer:
 
     __slots__ = ("_directory", "_fd", "_home", "_is_lent", "_name", "_path", "_size", "_temporary")
 
-    def __init__(self, home: Home, path: str, directory: int | None) -> None:
+    def __init__(self, home: Home, path: str, directory: int | None, mode: int) -> None:
         parent, self._name = parent_and_name(path)
         self._is_lent = directory is not None
         self._home = home
@@ -60,7 +60,7 @@ class Writer:
         self._temporary = temporary_name()
         self._directory = opened_or_made(home, parent) if directory is None else directory
         try:
-            self._fd = os.open(self._temporary, _CREATE, 0o600, dir_fd=self._directory)
+            self._fd = os.open(self._temporary, _CREATE, mode, dir_fd=self._directory)
         except OSError as error:
             self._leave_directory()
             raise home_error("write", path, error) from error
@@ -128,7 +128,7 @@ class Writer:
         mtime_ns = max(-_INT64, min(mtime_ns, _INT64))
         os.utime(self._fd, ns=(mtime_ns, mtime_ns))
         dressed = os.fstat(self._fd)
-        if dressed.st_mode & 0o777 != mode:  # most are as they were made
+        if dressed.st_mode & 0o777 != mode:  # of small files, most are as they were made
             os.fchmod(self._fd, mode)
             dressed = os.fstat(self._fd)
         return dressed
@@ -155,17 +155,22 @@ class Writer:
                 os.unlink(self._temporary, dir_fd=self._directory)
 
 
-def open_writer(home: Home, path: str, directory: int | None = None) -> Writer:
+def open_writer(home: Home, path: str, directory: int | None = None, *, mode: int | None = None) -> Writer:
     """Begin the file at `path`; the directories above it are made as needed (mode 0700).
 
-    `directory`: a descriptor of the one right above, where the caller has it open; it stays open.
+    Parameters
+    ----------
+    directory: a descriptor of the one right above, where the caller has it open; it stays open.
+    mode: what `commit` is going to give it, if that is known: made so, most files need no second call.
 
     Raises
     ------
     HomeFull: no space.
     HomeError: something other than a directory is in the way, or the home may not be written.
     """
-    return Writer(home, path, directory)
+    # Without the owner's rights a server behind the file system may refuse what comes after.
+    is_writable = mode is not None and mode & 0o600 == 0o600
+    return Writer(home, path, directory, mode & 0o777 if mode and is_writable else 0o600)
 
 
 def remove(home: Home, path: str, expected: FileStat) -> None:

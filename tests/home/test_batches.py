@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,3 +42,15 @@ def test_many_threads_restore_a_whole_tree(home: Home, slow: bool, monkeypatch: 
     assert found.files == {stat.path: stat for stat in outcomes if isinstance(stat, FileStat)}
     assert len(found.files) == 1000
     assert found.excluded == 0
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o444, 0o000, 0o7755])
+def test_each_file_of_a_batch_has_its_own_mode(root: Path, home: Home, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        [stat] = write_batch(home, [WholeFile("a", b"new", 1, mode)])
+    finally:
+        os.umask(before)
+    assert isinstance(stat, FileStat)
+    assert stat.mode == (root / "a").stat().st_mode & 0o7777 == mode & 0o777
