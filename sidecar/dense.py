@@ -7,6 +7,7 @@ included; an entry of a manifest 900, and less than half. To make one takes half
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -61,6 +62,12 @@ class Dense(Mapping[str, T]):
         rests = _encode(value)
         for path in [path for path, other in self._rests.items() if other == rests]:
             del self._rests[path]
+
+    def only(self, paths: Iterable[str]) -> Dense[T]:
+        """What is here of `paths`, all of which are; the bytes are shared."""
+        some = copy(self)
+        some._rests = {path: self._rests[path] for path in paths}
+        return some
 
     def changed_since(self, before: Dense[T]) -> Iterator[str]:
         """The paths here whose value `before` has not."""

@@ -3,25 +3,29 @@
 glibc raises the size from which it maps blocks by themselves whenever such a block is freed
 (https://man7.org/linux/man-pages/man3/mallopt.3.html, "dynamic adjustment of the mmap threshold"). After the
 first bodies of some MiB everything then comes from heaps, one for each thread, which keep what was freed: a
-restore of 600 MiB peaked at 204 MiB, and at 95 with the threshold held where it begins.
+restore of 600 MiB peaked at 204 MiB, and at 95 with the threshold held where it begins. And each of the many
+threads gets a heap of its own, up to eight for a processor of the node, where two are enough: a first backup
+of 5,000 files took 57.5 MiB with sixteen heaps, and 55 with two, for the same CPU.
 """
 
 from __future__ import annotations
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _THRESHOLD_BYTES = 128 * 1024
+_HEAPS = 2
 
 
 def give_back() -> None:
-    """Hold the thresholds; nothing where the C library has no such call."""
+    """Hold the thresholds and the number of heaps; nothing where the C library has no such call."""
     _call("mallopt", _M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
     _call("mallopt", _M_TRIM_THRESHOLD, _THRESHOLD_BYTES)
+    _call("mallopt", _M_ARENA_MAX, _HEAPS)
 
 
 def trim() -> None:
     """Give back what lies free between what is used, in every heap: some milliseconds.
 
-    After a first backup of 5,000 files that is 7 of 65 MiB: each of the many threads had a heap.
+    After a first backup of 5,000 files that was 7 of 65 MiB, when each of the many threads had a heap.
     """
     _call("malloc_trim", 0)
 

@@ -95,7 +95,7 @@ def changed_files(
 def changes_between(old: Manifest, new: Manifest) -> Changes:
     """What makes `new` of `old`."""
     before, after = Dense[FileEntry](FileEntry, old.files), Dense[FileEntry](FileEntry, new.files)
-    files = changed_files((path, after[path]) for path in after.changed_since(before))
+    files = changed_files(after.only(after.changed_since(before)))
     files.update(dict.fromkeys(path for path in before if path not in after))
     return Changes(files, _between(old.directories, new.directories), _between(old.links, new.links))
 

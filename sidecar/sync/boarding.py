@@ -21,6 +21,7 @@ from sidecar.area.manifest import FileEntry, Manifest, PackEntry
 from sidecar.area.manifest_format import name_of
 from sidecar.area.objects import IfAbsent, ObjectInfo
 from sidecar.area.packs import PackReader, PackWriter
+from sidecar.dense import Dense
 from sidecar.errors import AccessDenied, ConditionFailed, HomeError, ObjectDamaged, StoreError
 from sidecar.home.entries import Scan
 from sidecar.home.reads import open_file
@@ -52,7 +53,7 @@ def pack(
         return NOTHING
     plan = packing.plan(manifest, set(hot_paths), _available(workspace, manifest, scan))
     boarding = _Boarding(workspace, manifest, plan)
-    entries: dict[str, FileEntry] = {}
+    entries: Dense[FileEntry] = Dense(FileEntry)
     written: dict[str, PackEntry] = {}
     try:
         with closing(boarding.riders()) as riders:
@@ -112,7 +113,7 @@ class _Boarding:
         self.left: dict[str, str] = {}
         self._workspace = workspace
         self._plan = plan
-        self._alone = {path: manifest.files[path] for path in plan.alone}
+        self._manifest = manifest
         self._riding: dict[str, dict[str, FileEntry]] = {name: {} for name in plan.packs}
         for path, entry in manifest.files.items():
             if entry.pack in self._riding:
@@ -121,7 +122,8 @@ class _Boarding:
 
     def riders(self) -> Generator[Rider, None, None]:
         """Each with its bytes: first those that travelled alone, then pack by pack, as they lie there."""
-        for path, entry in self._alone.items():
+        for path in self._plan.alone:
+            entry = self._manifest.files[path]
             data = _from_home(self._workspace, path, entry)
             if data is not None:
                 yield path, entry, data

@@ -43,7 +43,7 @@ class Packed(Struct, frozen=True):
     ``left``: the files that travel alone from now on, each with the pack that it left.
     """
 
-    entries: dict[str, FileEntry] = field(default_factory=dict)
+    entries: Mapping[str, FileEntry] = field(default_factory=dict)
     packs: dict[str, PackEntry] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
 
@@ -56,10 +56,16 @@ class Packed(Struct, frozen=True):
             now = files.get(path)
             if now and now.pack == name:  # another pod may have packed it since
                 files[path] = now._replace(pack="", offset=0)
+        same = []
         for path, entry in self.entries.items():
             now = files.get(path)
             if now and now.etag == entry.etag:
-                files[path] = now._replace(pack=entry.pack, offset=entry.offset)
+                aboard = now._replace(pack=entry.pack, offset=entry.offset)
+                if aboard == entry:
+                    same.append(path)
+                else:
+                    files[path] = aboard
+        files.update(Dense[FileEntry](FileEntry, self.entries).only(same))
         return replace(manifest, files=files, packs={**manifest.packs, **self.packs})
 
 

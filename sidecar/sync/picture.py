@@ -157,7 +157,8 @@ def _commit(
                 # First, because a pack of the same files has the same name.
                 retirement.remove(workspace, sorted(doubted & theirs.manifest.packs.keys()))
                 packed = boarding.pack(workspace, ours, scan, packing.hot(theirs.manifest, ours), stop)
-            root = _put(workspace, theirs, packed.on(ours))
+            ours = packed.on(ours)
+            root = _put(workspace, theirs, ours)
         except ConditionFailed:
             continue
         except AccessDenied as error:
