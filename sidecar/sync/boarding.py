@@ -27,11 +27,14 @@ from sidecar.home.entries import Scan
 from sidecar.home.reads import open_file
 from sidecar.logs import log
 from sidecar.sync import packing, tombstones
+from sidecar.sync.at_hand import AtHand
 from sidecar.sync.packing import NOTHING, Packed, Plan, may_ride
 from sidecar.sync.transfers import concerns_all
 from sidecar.sync.workspace import Workspace
 
-Rider = tuple[str, FileEntry, bytes]
+Rider = tuple[str, FileEntry, bytes | memoryview]
+Aboard = dict[str, tuple[FileEntry, int]]
+"""By path: the entry, and where its bytes begin in the pack"""
 
 
 def pack(
@@ -39,11 +42,15 @@ def pack(
     manifest: Manifest,
     scan: Scan,
     hot_paths: Iterable[str],
+    at_hand: AtHand,
     stop: Callable[[], bool],
 ) -> Packed:
     """Put into packs what the cost rule says; nothing where the bucket's policy knows only ``.claude/``.
 
-    `stop` is asked before each file; once true, the pack in the making is dropped.
+    Parameters
+    ----------
+    at_hand: the bytes of what was just sent; what is packed is taken from there.
+    stop: asked before each file; once true, the pack in the making is dropped.
 
     Raises
     ------
@@ -52,7 +59,7 @@ def pack(
     if stop():
         return NOTHING
     plan = packing.plan(manifest, set(hot_paths), _available(workspace, manifest, scan))
-    boarding = _Boarding(workspace, manifest, plan)
+    boarding = _Boarding(workspace, manifest, plan, at_hand)
     entries: Dense[FileEntry] = Dense(FileEntry)
     written: dict[str, PackEntry] = {}
     try:
@@ -81,39 +88,40 @@ def _written(
     workspace: Workspace, riders: Iterable[Rider], stop: Callable[[], bool]
 ) -> Iterator[tuple[dict[str, FileEntry], PackEntry]]:
     """Write pack after pack; each with its riders, named, once it is in the bucket."""
-    writer, aboard, content = PackWriter(), dict[str, FileEntry](), 0
+    writer, aboard, content = PackWriter(), Aboard(), 0
     for path, entry, data in riders:
         if stop():
             return
-        aboard[path] = entry._replace(offset=writer.add(path, data, entry.mtime_ns, entry.mode))
+        aboard[path] = entry, writer.add(path, data, entry.mtime_ns, entry.mode)
         content += len(data)
         if writer.is_full:
             yield _uploaded(workspace, writer, aboard, content)
-            writer, aboard, content = PackWriter(), {}, 0
+            writer, aboard, content = PackWriter(), Aboard(), 0
     if aboard:
         yield _uploaded(workspace, writer, aboard, content)
 
 
 def _uploaded(
-    workspace: Workspace, writer: PackWriter, aboard: dict[str, FileEntry], content: int
+    workspace: Workspace, writer: PackWriter, aboard: Aboard, content: int
 ) -> tuple[dict[str, FileEntry], PackEntry]:
     data = writer.finished()
     name = name_of(data, packs.SUFFIX)
     tombstones.demand(workspace)  # packing may take long, and this is not conditional on what was there
     with suppress(ConditionFailed):  # the same bytes are there already
         workspace.store.put(workspace.keys.packs + name, data, condition=IfAbsent(), metadata={})
-    named = {path: entry._replace(pack=name) for path, entry in aboard.items()}
+    named = {path: entry.riding(name, offset) for path, (entry, offset) in aboard.items()}
     return named, PackEntry(len(data), content)
 
 
 class _Boarding:
     """Who boards, one after the other. ``left``: who rode in a pack, and whose bytes nobody has."""
 
-    def __init__(self, workspace: Workspace, manifest: Manifest, plan: Plan) -> None:
+    def __init__(self, workspace: Workspace, manifest: Manifest, plan: Plan, at_hand: AtHand) -> None:
         self.left: dict[str, str] = {}
         self._workspace = workspace
         self._plan = plan
         self._manifest = manifest
+        self._at_hand = at_hand
         self._riding: dict[str, dict[str, FileEntry]] = {name: {} for name in plan.packs}
         for path, entry in manifest.files.items():
             if entry.pack in self._riding:
@@ -124,7 +132,9 @@ class _Boarding:
         """Each with its bytes: first those that travelled alone, then pack by pack, as they lie there."""
         for path in self._plan.alone:
             entry = self._manifest.files[path]
-            data = _from_home(self._workspace, path, entry)
+            data = self._at_hand.take(path, entry.digest)
+            if data is None:
+                data = _from_home(self._workspace, path, entry)
             if data is not None:
                 yield path, entry, data
         for name in self._plan.packs:

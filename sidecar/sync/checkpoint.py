@@ -22,6 +22,7 @@ from sidecar.logs import log
 from sidecar.names import path_problem
 from sidecar.sync import convoys, deletions, mirroring, picture, tombstones, transcripts
 from sidecar.sync.adoption import adopt
+from sidecar.sync.at_hand import AtHand
 from sidecar.sync.compare import is_transcript
 from sidecar.sync.marks import Flushed, Mark
 from sidecar.sync.progress import Progress, Watcher, nobody
@@ -43,6 +44,7 @@ class _Tally(Struct):
     refused: list[Unsynced] = field(default_factory=list)
     error: SidecarError | None = None
     mirrored: mirroring.Mirrored = mirroring.NOTHING
+    at_hand: AtHand = field(default_factory=AtHand)
 
     @property
     def halted(self) -> bool:
@@ -163,7 +165,7 @@ def _ship_all(
         return run_jobs(work, workers=workspace.settings.concurrency, stop=halted)
 
     groups = [
-        run(convoys.jobs(workspace, others, contested)),
+        run(convoys.jobs(workspace, others, contested, tally.at_hand)),
         run(convoys.alone(workspace, stat, contested, transcripts.ship) for stat in lines),
     ]
     ends = chain(*(reversed(groups) if transcripts_first else groups))
@@ -218,7 +220,7 @@ def _count_error(done: Done[Shipped], tally: _Tally, size: int) -> None:
 
 def _commit_picture(workspace: Workspace, scan: Scan, tally: _Tally, stop: Callable[[], bool]) -> None:
     try:
-        if picture.commit(workspace, scan, tally.mirrored.gone, stop=stop):
+        if picture.commit(workspace, scan, tally.mirrored.gone, at_hand=tally.at_hand, stop=stop):
             mirroring.settled(workspace, tally.mirrored)
     except SidecarError as error:
         tally.error = error

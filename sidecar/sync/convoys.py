@@ -16,8 +16,10 @@ from typing import Protocol
 from sidecar.errors import HomeError
 from sidecar.home.batches import in_turn
 from sidecar.home.entries import FileStat
+from sidecar.sync.at_hand import AtHand
+from sidecar.sync.marks import Mark
 from sidecar.sync.shipped import Shipped
-from sidecar.sync.snapshots import MEMORY_BYTES
+from sidecar.sync.snapshots import MEMORY_BYTES, Snapshot
 from sidecar.sync.transfers import Convoy, Job
 from sidecar.sync.whole_files import Shipment, read_ahead, ship
 from sidecar.sync.workspace import Workspace
@@ -35,9 +37,9 @@ PER_THREAD = 2
 
 
 def jobs(
-    workspace: Workspace, stats: Sequence[FileStat], contested: frozenset[str]
+    workspace: Workspace, stats: Sequence[FileStat], contested: frozenset[str], at_hand: AtHand
 ) -> Iterator[Job[Shipped] | Convoy[Shipped]]:
-    """How to ship `stats`, in this order."""
+    """How to ship `stats`, in this order. What arrived is `at_hand`."""
     at = 0
     while at < len(stats):
         most = min(MOST_FILES, (len(stats) - at) // (PER_THREAD * workspace.settings.concurrency))
@@ -45,7 +47,7 @@ def jobs(
         while len(few) < most and stats[at + len(few)].size <= SMALL_BYTES:
             few.append(stats[at + len(few)])
         if len(few) > 1:
-            yield _convoy(workspace, few, contested)
+            yield _convoy(workspace, few, contested, at_hand)
         else:
             few = [stats[at]]
             yield alone(workspace, stats[at], contested, ship)
@@ -62,13 +64,19 @@ def _weight(stat: FileStat) -> int:
     return min(stat.size, MEMORY_BYTES) * 2
 
 
-def _convoy(workspace: Workspace, stats: Sequence[FileStat], contested: frozenset[str]) -> Convoy[Shipped]:
+def _convoy(
+    workspace: Workspace, stats: Sequence[FileStat], contested: frozenset[str], at_hand: AtHand
+) -> Convoy[Shipped]:
+    def arrived(path: str, mark: Mark, body: Snapshot) -> None:
+        workspace.ledger.note(path, mark)
+        at_hand.keep(path, body.sha256, body.read(0, body.size))
+
     ready: dict[str, Shipment | None] = {}
 
     def read_all() -> None:
         for stat in stats:
             with suppress(HomeError):  # read once more when its turn comes, and told then
-                ready[stat.path] = read_ahead(workspace, stat.path, SMALL_BYTES)
+                ready[stat.path] = read_ahead(workspace, stat.path, SMALL_BYTES, arrived)
 
     def job(stat: FileStat) -> Job[Shipped]:
         def work() -> Shipped:

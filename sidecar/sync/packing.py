@@ -60,7 +60,7 @@ class Packed(Struct, frozen=True):
         for path, entry in self.entries.items():
             now = files.get(path)
             if now and now.etag == entry.etag:
-                aboard = now._replace(pack=entry.pack, offset=entry.offset)
+                aboard = now.riding(entry.pack, entry.offset)
                 if aboard == entry:
                     same.append(path)
                 else:

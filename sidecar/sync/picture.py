@@ -43,6 +43,7 @@ from sidecar.errors import (
 from sidecar.home.entries import Scan
 from sidecar.logs import log
 from sidecar.sync import boarding, packing, retirement
+from sidecar.sync.at_hand import AtHand
 from sidecar.sync.marks import Mark
 from sidecar.sync.parts import Parts
 from sidecar.sync.transfers import concerns_all
@@ -124,6 +125,7 @@ def commit(
     scan: Scan,
     gone: Mapping[str, str] | None = None,
     *,
+    at_hand: AtHand | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Bring the manifest up to date with the ledger and the home's shape; False if that failed.
@@ -131,10 +133,11 @@ def commit(
     Parameters
     ----------
     gone: the paths whose objects were deleted, with their ETags.
+    at_hand: the bytes of what was just sent.
     stop: asked before each file that is packed; once true, no more is.
     """
     learned = workspace.ledger.take_learned()
-    committed = _commit(workspace, scan, gone or {}, learned, stop)
+    committed = _commit(workspace, scan, gone or {}, learned, at_hand or AtHand(), stop)
     if committed:
         workspace.ledger.told()
     return committed
@@ -145,6 +148,7 @@ def _commit(
     scan: Scan,
     gone: Mapping[str, str],
     learned: Mapping[str, bool],
+    at_hand: AtHand,
     stop: Callable[[], bool],
 ) -> bool:
     packed: packing.Packed | None = None
@@ -156,7 +160,8 @@ def _commit(
             if packed is None:
                 # First, because a pack of the same files has the same name.
                 retirement.remove(workspace, sorted(doubted & theirs.manifest.packs.keys()))
-                packed = boarding.pack(workspace, ours, scan, packing.hot(theirs.manifest, ours), stop)
+                hot = packing.hot(theirs.manifest, ours)
+                packed = boarding.pack(workspace, ours, scan, hot, at_hand, stop)
             ours = packed.on(ours)
             root = _put(workspace, theirs, ours)
         except ConditionFailed:
@@ -220,7 +225,7 @@ def _is_better(mark: Mark, known: FileEntry, learned: bool) -> bool:
 def _entry(mark: Mark, known: FileEntry | None) -> FileEntry:
     entry = FileEntry(mark.etag, mark.size, mark.mtime_ns, mark.mode, mark.digest)
     if known and (known.etag, known.digest) == (entry.etag, entry.digest):
-        return entry._replace(pack=known.pack, offset=known.offset)
+        return entry.riding(known.pack, known.offset)
     return entry
 
 

@@ -24,6 +24,8 @@ from sidecar.sync.workspace import Workspace
 
 # How often a file that moves under our hands, or an object that others keep writing, is tried again.
 TRIES = 4
+Arrived = Callable[[str, Mark, Snapshot], None]
+"""The path, its mark, and its bytes"""
 _PAUSE_SECONDS = 0.05
 
 
@@ -56,8 +58,8 @@ def ship(
     return Shipped(stat.path, pending=reason)
 
 
-def read_ahead(workspace: Workspace, path: str, most_bytes: int) -> Shipment | None:
-    """The file at `path`, read to be sent soon, in company: its mark is noted with those of others.
+def read_ahead(workspace: Workspace, path: str, most_bytes: int, arrived: Arrived) -> Shipment | None:
+    """The file at `path`, read to be sent soon.
 
     None where it is too large for that by now. Raises HomeError where it cannot be read.
     """
@@ -65,7 +67,7 @@ def read_ahead(workspace: Workspace, path: str, most_bytes: int) -> Shipment | N
     with open_file(workspace.home, path) as file:
         if file.size > min(most_bytes, snapshots.MEMORY_BYTES):
             return None
-        return Shipment(workspace, file, known, note=workspace.ledger.note)
+        return Shipment(workspace, file, known, arrived)
 
 
 def demand_known(workspace: Workspace, path: str, mark: Mark | None) -> None:
@@ -83,20 +85,16 @@ def demand_known(workspace: Workspace, path: str, mark: Mark | None) -> None:
 class Shipment:
     """One file's way up: its bytes are read once and fixed, then decided on.
 
-    `note`: how the ledger is told that it arrived, if not by `record`.
+    `arrived`: who notes that the object holds it, if not the ledger at once.
     """
 
     def __init__(
-        self,
-        workspace: Workspace,
-        file: StableFile,
-        known: Known,
-        note: Callable[[str, Mark], None] | None = None,
+        self, workspace: Workspace, file: StableFile, known: Known, arrived: Arrived | None = None
     ) -> None:
         self.workspace = workspace
         self.file = file
         self.path = file.stat.path
-        self._note_arrival = note or workspace.ledger.record
+        self._arrived = arrived
         self.mark, self.flushed, self.sequence = known.mark, known.flushed, known.number
         self.read_at_ns = workspace.now_ns()
         self.body = Snapshot(file, file.size)
@@ -193,7 +191,10 @@ class Shipment:
         stat, size, digest = self.file.stat, self.body.size, self.digest
         known = lasting(stat, self.read_at_ns)
         mark = Mark(etag, size, digest, size, digest, known, stat.mtime_ns, stat.mode)
-        self._note_arrival(self.path, mark)
+        if self._arrived:
+            self._arrived(self.path, mark, self.body)
+        else:
+            self.workspace.ledger.record(self.path, mark)
         self._fold(sent=sent)
 
     def _contest(self) -> Shipped:

@@ -1,5 +1,6 @@
 """An area whose small files ride in packs, for tests: made, looked at, and edited behind everybody's back."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,11 @@ from sidecar.area.manifest_format import Root, decoded_root, encoded_root
 from sidecar.sync import picture
 from tests.sync.pods import T0, MakeSettings, Pod, pods
 from tests.sync.test_round_trip import fill
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 OWN = "user_data/ada/.claude-sidecar/"
 MANIFEST = OWN + "manifest.json.zst"
@@ -33,6 +39,12 @@ def backed_up(make: MakeSettings, bucket: str, place: Path) -> tuple[Pod, Pod]:
 def pack_keys(s3: Any, bucket: str) -> list[str]:
     listed = s3.list_objects_v2(Bucket=bucket, Prefix=OWN + "packs/").get("Contents", [])
     return [entry["Key"] for entry in listed if entry["Key"].endswith(".tar.zst")]
+
+
+def unpacked(s3: Any, bucket: str) -> list[bytes]:
+    """The content of every pack that is in the bucket."""
+    bodies = (s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in pack_keys(s3, bucket))
+    return [zstd.decompress(body) for body in bodies]
 
 
 def gets(pod: Pod) -> int:

@@ -1,6 +1,5 @@
 """A pack is written anew out of the home and out of itself: no file that left the home keeps dead bytes."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,8 @@ from sidecar.area.manifest import Manifest
 from sidecar.sync import picture, retirement
 from tests import faults
 from tests.fault_proxy import FaultProxy
-from tests.sync.packed_area import OWN, entries_of, etag_of, gets, many, pack_keys
+from tests.sync.packed_area import OWN, entries_of, etag_of, gets, many, pack_keys, unpacked
 from tests.sync.pods import T0, MakeSettings, Pod, objects, pods
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 LEFT = "skills/s/149.md"
 SECRET = b"what somebody wants to be gone " * 40
@@ -43,12 +37,6 @@ def change_most(pod: Pod, turn: str = "") -> None:
 def manifest_of(pod: Pod) -> Manifest:
     with pod.open() as workspace:
         return picture.read_if_any(workspace)
-
-
-def unpacked(s3: Any, bucket: str) -> list[bytes]:
-    """The content of every pack that is in the bucket."""
-    bodies = (s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in pack_keys(s3, bucket))
-    return [zstd.decompress(body) for body in bodies]
 
 
 def test_a_file_that_left_the_home_is_carried_over_into_the_new_pack(

@@ -9,8 +9,10 @@ import pytest
 
 from sidecar.area.store import Store
 from sidecar.home import beneath, reads
-from sidecar.sync import convoys, whole_files
+from sidecar.sync import convoys, packing, whole_files
+from sidecar.sync.at_hand import AtHand
 from sidecar.sync.ledger import Ledger
+from tests.sync.packed_area import unpacked
 from tests.sync.pods import MakeSettings, Pod, pods
 
 COUNT = 16
@@ -88,11 +90,11 @@ def test_a_link_in_the_place_of_a_file_is_refused_by_name_and_the_others_arrive(
     (tmp_path / "secret").write_text("of somebody else")
     ready = whole_files.read_ahead
 
-    def swapped(workspace: Any, path: str, most_bytes: int) -> Any:
+    def swapped(workspace: Any, path: str, *others: Any) -> Any:
         if path == "plans/3.md":
             (pod.home / path).unlink()
             (pod.home / path).symlink_to(tmp_path / "secret")
-        return ready(workspace, path, most_bytes)
+        return ready(workspace, path, *others)
 
     monkeypatch.setattr("sidecar.sync.convoys.read_ahead", swapped)
     result = pod.backup()
@@ -123,7 +125,9 @@ def test_a_kill_before_the_notes_are_on_disk_costs_a_look_and_writes_nothing_aga
         assert s3.head_object(Bucket=bucket, Key=f"{PREFIX}plans/{number}.md")["ETag"] == etag
 
 
-def test_files_are_opened_for_reading_once(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_opened_for_reading_once_also_where_it_rides_in_a_pack(
+    pod: Pod, bucket: str, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened: list[str] = []
     descend = beneath.Home.descend
 
@@ -133,5 +137,31 @@ def test_files_are_opened_for_reading_once(pod: Pod, monkeypatch: pytest.MonkeyP
         return descend(self, path, flags)
 
     monkeypatch.setattr(beneath.Home, "descend", counted)
-    assert pod.backup(pack=False).files == COUNT
+    monkeypatch.setattr(convoys, "PER_THREAD", 1)
+    monkeypatch.setattr(packing, "LOOSE_FILES", 2)
+    assert pod.backup().files == COUNT
+    (packed,) = unpacked(s3, bucket)
+    assert all(b"plan %d\0" % number in packed for number in range(COUNT))
     assert sorted(opened) == sorted(f"plans/{n}.md" for n in range(COUNT))
+
+
+def test_what_changed_since_it_was_sent_rides_in_no_pack_with_other_bytes(
+    pod: Pod, bucket: str, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convoys, "PER_THREAD", 1)
+    monkeypatch.setattr(packing, "LOOSE_FILES", 2)
+    at_first_put(monkeypatch, lambda: pod.write("plans/3.md", "another"))
+    pod.backup()
+    (packed,) = unpacked(s3, bucket)
+    assert b"plan 3\0" in packed
+    assert b"another" not in packed
+
+
+def test_bodies_are_at_hand_up_to_a_bound_and_only_by_their_digest() -> None:
+    at_hand = AtHand(most_bytes=10)
+    for path, size in (("a", 6), ("b", 6), ("c", 4)):
+        at_hand.keep(path, f"digest of {path}", b"x" * size)
+    assert at_hand.take("a", "digest of another") is None
+    assert at_hand.take("b", "digest of b") is None, "no room"
+    assert at_hand.take("c", "digest of c") == b"xxxx"
+    assert at_hand.take("c", "digest of c") is None, "once"
