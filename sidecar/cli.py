@@ -53,16 +53,23 @@ def _code(chosen: argparse.Namespace) -> int:
     try:
         return _ended(chosen)
     except (SettingsError, UserError) as error:
-        log.error("%s", error)
-        return WRONG_USE
+        return _failed(chosen, error, WRONG_USE)
     except SidecarError as error:
-        log.error("%s", error)
-        return FAILED
+        return _failed(chosen, error, FAILED)
     except KeyboardInterrupt:
         return FAILED
     except BrokenPipeError:  # whoever read our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+
+
+def _failed(chosen: argparse.Namespace, error: SidecarError, code: int) -> int:
+    log.error("%s", error)
+    if getattr(chosen, "json", False):
+        from sidecar.commands.output import print_error
+
+        print_error(error)
+    return code
 
 
 def _ended(chosen: argparse.Namespace) -> int:

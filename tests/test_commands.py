@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks.counting import Wiretap
 from sidecar.settings import OPTIONS
 from sidecar.sync.ledger import Ledger
@@ -368,6 +370,34 @@ def test_a_setting_that_is_no_text_is_shown(bucket: str, settings_for: MakeSetti
         done = command(environ, *words)
         assert done.returncode == 0, done.stderr
         assert "a\\udcff" in done.stdout.replace("\\\\", "\\")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["verify", "conflicts ls", "conflicts show x", "journal ls", "forget --user ada", "restore", "backup"],
+)
+def test_json_stays_json_where_the_bucket_cannot_be_reached(
+    words: str, bucket: str, settings_for: MakeSettings
+) -> None:
+    settings = settings_for(bucket, user_id="ada", endpoint="http://127.0.0.1:9")
+    write(settings, "CLAUDE.md", "mine")
+    environ = environ_of(
+        settings, CLAUDE_SIDECAR_RESTORE_TIMEOUT_SECONDS="1", CLAUDE_SIDECAR_RESTORE_POLICY="require"
+    )
+    done = command(environ, *words.split(), "--json")
+    answer = json.loads(done.stdout)
+    assert done.returncode in (1, 2)
+    assert "cannot be reached" in answer["error"]
+    assert (answer["kind"], bool(answer["hint"])) == ("unreachable", True)
+
+
+@pytest.mark.parametrize("words", ["verify", "config", "forget --user ada"])
+def test_json_stays_json_where_a_setting_cannot_be_read(words: str, settings_for: MakeSettings) -> None:
+    environ = environ_of(settings_for("a-bucket", user_id="ada"), CLAUDE_SIDECAR_CONCURRENCY="many")
+    done = command(environ, *words.split(), "--json")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["kind"]) == (2, "settings")
+    assert "CLAUDE_SIDECAR_CONCURRENCY" in answer["error"]
 
 
 def test_verify_refuses_a_sample_that_cannot_be_meant(bucket: str, settings_for: MakeSettings) -> None:

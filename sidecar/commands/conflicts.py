@@ -38,7 +38,11 @@ class _Area(Struct, frozen=True):
     @classmethod
     def of(cls, settings: Settings) -> _Area:
         user_id = demanded_user(settings)
-        return cls(settings, Store.connect(settings), AreaKeys(settings.prefix, user_id))
+        return cls(
+            settings,
+            Store.connect(settings, outage_seconds=settings.restore_timeout_seconds),
+            AreaKeys(settings.prefix, user_id),
+        )
 
     def manifest(self) -> Manifest:
         """It only saves reading: without it less is told."""

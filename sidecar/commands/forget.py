@@ -34,7 +34,8 @@ def forget(settings: Settings, *, yes: bool = False, force: bool = False, as_jso
     user_id = demanded_user(settings)
     if not settings.origins.get("user_id", "").startswith("flag"):
         raise SettingsError("forget takes its user from the command line only", "give --user")
-    store, keys = Store.connect(settings), AreaKeys(settings.prefix, user_id)
+    store = Store.connect(settings, outage_seconds=settings.restore_timeout_seconds)
+    keys = AreaKeys(settings.prefix, user_id)
     found = inventory(store, keys)
     busy = _activity(settings, user_id, found)
     if not yes:

@@ -10,6 +10,7 @@ import sys
 import time
 from typing import Any
 
+from sidecar.errors import SidecarError
 from sidecar.logs import as_json, log, printable
 from sidecar.sync.progress import Progress
 
@@ -31,6 +32,11 @@ def print_json(value: Any) -> None:
     """`value` on standard output."""
     text = as_json(value, indented=True).decode()
     sys.stdout.write(_UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+
+
+def print_error(error: SidecarError) -> None:
+    """What a command that was asked for JSON prints where it has no result."""
+    print_json({"error": error.message, "kind": error.kind, "hint": error.hint})
 
 
 def mib(size_bytes: int) -> str:

@@ -119,7 +119,7 @@ def backup(
     elif dry_run:
         _say_plan("backup", result.files, result.bytes)
     elif result.durable and not (result.files or result.deleted or result.conflicts):
-        log.info("Nothing to back up: %s is in step with the bucket", settings.home_of(user_id))
+        log.info("Nothing to back up: nothing in %s changed since the last backup", settings.home_of(user_id))
     if result.error:
         log.error("The backup failed: %s", sentence(result.error, result.hint))
         return FAILED

@@ -14,7 +14,7 @@ from typing import Any
 
 from sidecar.area.keys import AreaKeys
 from sidecar.area.store import Store
-from sidecar.commands.output import COULD_NOT_TELL, DONE, FAILED, Shown, mib, print_json, say
+from sidecar.commands.output import COULD_NOT_TELL, DONE, FAILED, Shown, mib, print_error, print_json, say
 from sidecar.commands.syncing import demanded_user
 from sidecar.errors import SettingsError, SidecarError
 from sidecar.home.beneath import Home
@@ -43,6 +43,8 @@ def verify(
         inspection = _inspected(settings, user_id, fraction, drawn)
     except SidecarError as error:
         log.error("It could not be told whether home and bucket are equal: %s", error)
+        if as_json:
+            print_error(error)
         return COULD_NOT_TELL
     code = _code(inspection.findings)
     if as_json:
