@@ -172,3 +172,26 @@ def test_running_root_restores_and_appends_for_the_agent_while_it_lives(
         assert running.call("POST", "/v1/restore")[1]["synced"] is True
         eventually((home / "agents/new.md").exists, running)
         assert {uid for uid, _ in owners(home)} == {AGENT}
+
+
+@pytest.mark.parametrize("words", ["restore", "backup", "verify", "conflicts ls"])
+def test_a_state_directory_of_somebody_else_gets_a_sentence(settings: Settings, words: str) -> None:
+    """A sidecar that ran as root before, or as another UID."""
+    home = Path(settings.home)
+    home.mkdir(exist_ok=True)
+    os.chown(home, AGENT, AGENT)
+    settings.state_dir.mkdir(exist_ok=True)
+    settings.state_dir.chmod(0o700)
+    os.chown(settings.state_dir, 0, 0)
+    ended = subprocess.run(
+        [sys.executable, *as_user(AGENT), *words.split()],
+        env=environ_of(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in ended.stderr
+    if words != "conflicts ls":
+        assert ended.returncode != 0
+        assert "cannot be used: Permission denied (give CLAUDE_SIDECAR_STATE_DIR" in ended.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import tempfile
 from pathlib import Path
@@ -55,7 +56,8 @@ class _Area(Struct, frozen=True):
 
     def spool_directory(self) -> Path:
         directory = self.settings.state_dir / "tmp"
-        return directory if directory.is_dir() else Path(tempfile.gettempdir())
+        # Where a directory above is closed, Path raises.
+        return directory if os.path.isdir(directory) else Path(tempfile.gettempdir())  # noqa: PTH112
 
 
 def ls(settings: Settings, *, as_json: bool = False) -> int:

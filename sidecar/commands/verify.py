@@ -6,6 +6,7 @@ Reads all of it, changes nothing.
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -82,7 +83,7 @@ def _inspected(settings: Settings, user_id: str, fraction: float, seed: str) -> 
 def _spool_directory(settings: Settings) -> Iterator[Path]:
     """Where a large transcript that differs is put while its lines are counted."""
     kept = settings.state_dir / "tmp"
-    if kept.is_dir():
+    if os.path.isdir(kept):  # noqa: PTH112 - where a directory above is closed, Path raises
         yield kept
         return
     with tempfile.TemporaryDirectory(prefix="claude-sidecar-") as directory:

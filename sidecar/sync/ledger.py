@@ -345,11 +345,21 @@ def owners_of(state_dir: Path, home: tuple[int, int], *, besides: str = "") -> s
     """The users whose ledgers under `state_dir` know files in the home with this device and inode.
 
     `besides`: one who is not looked at.
+
+    Raises
+    ------
+    LedgerError: they cannot be read. FormatError: a newer version wrote one.
     """
+    try:
+        return _owners(state_dir / "users", home, directory_of(state_dir, besides))
+    except OSError as error:
+        raise unusable(state_dir, error) from error
+
+
+def _owners(users: Path, home: tuple[int, int], own: Path) -> set[str]:
     owners = set()
-    users, own = state_dir / "users", directory_of(state_dir, besides)
     for directory in users.iterdir() if users.is_dir() else ():
-        if directory == own:
+        if directory == own or not directory.is_dir():
             continue
         content = content_of(LedgerFile(directory))
         if content and content.header.home == home and (content.marks or content.flushed):
