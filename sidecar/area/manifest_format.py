@@ -211,13 +211,15 @@ def _changes_of(document: _Document) -> Changes:
 
 def _files_of(document: _Document) -> Iterator[tuple[str, FileEntry | None]]:
     names = [_name(name) for name in document.pack_names]
-    for path, resting in document.files.items():
+    while document.files:  # what was read goes at once: all of both would be the peak of a checkpoint
+        path, resting = document.files.popitem()
         fields = _file_fields(resting)
         if fields is None:
             yield path, None
             continue
         etag, size, mtime_ns, mode, digest = fields
-        number, offset = _pack_fields(document.packed[path]) if path in document.packed else (-1, 0)
+        riding = document.packed.pop(path, None)
+        number, offset = _pack_fields(riding) if riding is not None else (-1, 0)
         if not 0 <= size < _LIMIT:
             raise ValueError("out of range")
         pack = names[number] if number >= 0 else ""

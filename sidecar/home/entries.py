@@ -63,6 +63,18 @@ class Scan(Struct, frozen=True):
     refused: tuple[Refused, ...] = ()
     excluded: int = 0
 
+    def outline(self) -> Outline:
+        """What is still needed when the files were compared: of 100,000 that is 20 MiB less."""
+        return Outline({path: stat.size for path, stat in self.files.items()}, self.directories, self.links)
+
+
+class Outline(Struct, frozen=True):
+    """What is where in a home; of the files the ``sizes`` in bytes alone."""
+
+    sizes: dict[str, int] = field(default_factory=dict)
+    directories: dict[str, DirStat] = field(default_factory=dict)
+    links: dict[str, LinkStat] = field(default_factory=dict)
+
 
 def file_stat(path: str, found: os.stat_result) -> FileStat:
     """The values of a regular file that `found` describes."""

@@ -23,7 +23,7 @@ from sidecar.area.objects import IfAbsent, ObjectInfo
 from sidecar.area.packs import PackReader, PackWriter
 from sidecar.dense import Dense
 from sidecar.errors import AccessDenied, ConditionFailed, HomeError, ObjectDamaged, StoreError
-from sidecar.home.entries import Scan
+from sidecar.home.entries import Outline
 from sidecar.home.reads import open_file
 from sidecar.logs import log
 from sidecar.sync import packing, tombstones
@@ -40,7 +40,7 @@ Aboard = dict[str, tuple[FileEntry, int]]
 def pack(
     workspace: Workspace,
     manifest: Manifest,
-    scan: Scan,
+    outline: Outline,
     hot_paths: Iterable[str],
     at_hand: AtHand,
     stop: Callable[[], bool],
@@ -58,7 +58,7 @@ def pack(
     """
     if stop():
         return NOTHING
-    plan = packing.plan(manifest, set(hot_paths), _available(workspace, manifest, scan))
+    plan = packing.plan(manifest, set(hot_paths), _available(workspace, manifest, outline))
     boarding = _Boarding(workspace, manifest, plan, at_hand)
     entries: Dense[FileEntry] = Dense(FileEntry)
     written: dict[str, PackEntry] = {}
@@ -72,14 +72,14 @@ def pack(
     return Packed(entries, written, boarding.left)
 
 
-def _available(workspace: Workspace, manifest: Manifest, scan: Scan) -> set[str]:
+def _available(workspace: Workspace, manifest: Manifest, outline: Outline) -> set[str]:
     """The paths that travel alone and whose files should be what the object is: proven when they are read."""
     available = set()
     for path, entry in manifest.files.items():
         if entry.pack in manifest.packs:
             continue
-        mark, stat = workspace.ledger.mark(path), scan.files.get(path)
-        if mark and stat and stat.size == entry.size and mark.etag == entry.etag:
+        mark = workspace.ledger.mark(path)
+        if mark and mark.etag == entry.etag and outline.sizes.get(path) == entry.size:
             available.add(path)
     return available
 

@@ -16,7 +16,7 @@ from msgspec import Struct, field
 
 from sidecar.area.objects import Listing
 from sidecar.errors import HomeError, LedgerError, SidecarError
-from sidecar.home.entries import FileStat, Refused, Scan
+from sidecar.home.entries import FileStat, Outline, Refused, Scan
 from sidecar.home.scan import scan as scan_home
 from sidecar.logs import log
 from sidecar.names import path_problem
@@ -87,17 +87,18 @@ def checkpoint(
     dirty, refused = _eligible(workspace, scan)
     if dry_run:
         return _planned(workspace, dirty, refused, begun)
-    deleted = deletions.candidates(workspace, scan)
-    if dirty or deleted or picture.shape_changed(workspace, scan):
+    deleted, outline = deletions.candidates(workspace, scan), scan.outline()
+    if dirty or deleted or picture.shape_changed(workspace, outline):
         tombstones.demand(workspace)
     tally = _Tally(refused=refused)
     _ship_all(
         workspace, dirty, _contested(workspace, dirty, listing), tally, watcher, stop, transcripts_first
     )
+    del scan, dirty  # before the manifest is read: both at once would be the peak
     if not (tally.pending or tally.error or stop()):
         tally.mirrored = mirroring.carry_out(workspace, deleted)
-    if (tally.noted or tally.mirrored.gone or picture.shape_changed(workspace, scan)) and not tally.halted:
-        _commit_picture(workspace, scan, tally, stop if pack else lambda: True)
+    if (tally.noted or tally.mirrored.gone or picture.shape_changed(workspace, outline)) and not tally.halted:
+        _commit_picture(workspace, outline, tally, stop if pack else lambda: True)
     return _result(workspace, tally, begun)
 
 
@@ -218,9 +219,9 @@ def _count_error(done: Done[Shipped], tally: _Tally, size: int) -> None:
         tally.error = error
 
 
-def _commit_picture(workspace: Workspace, scan: Scan, tally: _Tally, stop: Callable[[], bool]) -> None:
+def _commit_picture(workspace: Workspace, outline: Outline, tally: _Tally, stop: Callable[[], bool]) -> None:
     try:
-        if picture.commit(workspace, scan, tally.mirrored.gone, at_hand=tally.at_hand, stop=stop):
+        if picture.commit(workspace, outline, tally.mirrored.gone, at_hand=tally.at_hand, stop=stop):
             mirroring.settled(workspace, tally.mirrored)
     except SidecarError as error:
         tally.error = error

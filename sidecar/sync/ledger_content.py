@@ -5,7 +5,7 @@ A line is a change that was acknowledged; what is unknown in it is damage, never
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from msgspec import Raw, Struct, convert, field, json
@@ -102,11 +102,11 @@ class Content(Struct):
         }
 
     @classmethod
-    def of(cls, document: Mapping[str, Any], marks: Mapping[str, Raw]) -> Content:
-        decode = json.Decoder(Mark).decode
+    def of(cls, document: Mapping[str, Any], marks: dict[str, Raw]) -> Content:
+        """What a snapshot says; `marks` is empty afterwards: both at once would be the peak of a start."""
         return cls(
             header_of(document["header"]),
-            Dense(Mark, ((path, decode(data)) for path, data in marks.items())),
+            Dense(Mark, _taken_from(marks)),
             {path: unpacked_flushed(fields) for path, fields in document["flushed"].items()},
             {int(number): unpacked_entry(fields) for number, fields in document["entries"].items()},
             int(document["sequence"]),
@@ -114,6 +114,13 @@ class Content(Struct):
             dict(document.get("taken", {})),
             set(document.get("doubts", ())),
         )
+
+
+def _taken_from(marks: dict[str, Raw]) -> Iterator[tuple[str, Mark]]:
+    decode = json.Decoder(Mark).decode
+    while marks:
+        path, data = marks.popitem()
+        yield path, decode(data)
 
 
 def content_of(file: LedgerFile) -> Content | None:

@@ -40,7 +40,7 @@ from sidecar.errors import (
     SidecarError,
     StoreError,
 )
-from sidecar.home.entries import Scan
+from sidecar.home.entries import Outline
 from sidecar.logs import log
 from sidecar.sync import boarding, packing, retirement
 from sidecar.sync.at_hand import AtHand
@@ -122,7 +122,7 @@ def read_if_any(workspace: Workspace) -> Manifest:
 
 def commit(
     workspace: Workspace,
-    scan: Scan,
+    outline: Outline,
     gone: Mapping[str, str] | None = None,
     *,
     at_hand: AtHand | None = None,
@@ -137,7 +137,7 @@ def commit(
     stop: asked before each file that is packed; once true, no more is.
     """
     learned = workspace.ledger.take_learned()
-    committed = _commit(workspace, scan, gone or {}, learned, at_hand or AtHand(), stop)
+    committed = _commit(workspace, outline, gone or {}, learned, at_hand or AtHand(), stop)
     if committed:
         workspace.ledger.told()
     return committed
@@ -145,7 +145,7 @@ def commit(
 
 def _commit(
     workspace: Workspace,
-    scan: Scan,
+    outline: Outline,
     gone: Mapping[str, str],
     learned: Mapping[str, bool],
     at_hand: AtHand,
@@ -156,12 +156,12 @@ def _commit(
     for _ in range(_TRIES):
         try:
             theirs = _read(workspace)
-            ours = united(workspace, packing.without(theirs.manifest, doubted), scan, gone, learned)
+            ours = united(workspace, packing.without(theirs.manifest, doubted), outline, gone, learned)
             if packed is None:
                 # First, because a pack of the same files has the same name.
                 retirement.remove(workspace, sorted(doubted & theirs.manifest.packs.keys()))
                 hot = packing.hot(theirs.manifest, ours)
-                packed = boarding.pack(workspace, ours, scan, hot, at_hand, stop)
+                packed = boarding.pack(workspace, ours, outline, hot, at_hand, stop)
             ours = packed.on(ours)
             root = _put(workspace, theirs, ours)
         except ConditionFailed:
@@ -174,7 +174,7 @@ def _commit(
             return False
         if packed.packs:
             retirement.remove_orphans(workspace, root)
-        _remember(workspace, scan, ours.generation, believe=bool(doubted))
+        _remember(workspace, outline, ours.generation, believe=bool(doubted))
         return True
     log.warning("The manifest was not written: other pods keep changing it; the next checkpoint tries again")
     return False
@@ -188,7 +188,11 @@ def _read(workspace: Workspace) -> Picture:
 
 
 def united(
-    workspace: Workspace, theirs: Manifest, scan: Scan, gone: Mapping[str, str], learned: Mapping[str, bool]
+    workspace: Workspace,
+    theirs: Manifest,
+    outline: Outline,
+    gone: Mapping[str, str],
+    learned: Mapping[str, bool],
 ) -> Manifest:
     """`theirs` with what this pod knows better: what it `learned` since its last commit, and its home."""
     files = Dense[FileEntry](FileEntry, theirs.files)
@@ -204,9 +208,9 @@ def united(
             files[path] = _entry(mark, known)
     header = workspace.ledger.header
     directories = {p: v for p, v in theirs.directories.items() if p not in header.directories}
-    directories.update({p: (d.mode, d.mtime_ns) for p, d in scan.directories.items() if p})
+    directories.update({p: (d.mode, d.mtime_ns) for p, d in outline.directories.items() if p})
     links = {p: t for p, t in theirs.links.items() if p not in header.links}
-    links.update({p: (link.target, link.mtime_ns) for p, link in scan.links.items()})
+    links.update({p: (link.target, link.mtime_ns) for p, link in outline.links.items()})
     return replace(
         theirs,
         files=files,
@@ -269,41 +273,41 @@ def _with_new_part(workspace: Workspace, theirs: Picture, root: Root, data: byte
     return replace(root, changes=Changes(), parts=(*kept, (name, len(data))))
 
 
-def shape_changed(workspace: Workspace, scan: Scan) -> bool:
+def shape_changed(workspace: Workspace, outline: Outline) -> bool:
     """True where a directory or link changed since the last manifest; times alone do not count."""
     header = workspace.ledger.header
-    if header.directories != _directory_names(scan) or header.links != _link_names(scan):
+    if header.directories != _directory_names(outline) or header.links != _link_names(outline):
         return True
-    return header.extra.get(_SHAPE, "") not in ("", _shape_digest(scan))
+    return header.extra.get(_SHAPE, "") not in ("", _shape_digest(outline))
 
 
-def _shape_digest(scan: Scan) -> str:
+def _shape_digest(outline: Outline) -> str:
     """Stands for the modes of the directories, and where the links lead."""
     digest = hashlib.sha256()
-    for path in sorted(scan.directories):
-        digest.update(f"{path}\0{scan.directories[path].mode:o}\0".encode("utf-8", "surrogateescape"))
-    for path in sorted(scan.links):
-        digest.update(f"{path}\0{scan.links[path].target}\0".encode("utf-8", "surrogateescape"))
+    for path in sorted(outline.directories):
+        digest.update(f"{path}\0{outline.directories[path].mode:o}\0".encode("utf-8", "surrogateescape"))
+    for path in sorted(outline.links):
+        digest.update(f"{path}\0{outline.links[path].target}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def _directory_names(scan: Scan) -> tuple[str, ...]:
-    return tuple(sorted(path for path in scan.directories if path))
+def _directory_names(outline: Outline) -> tuple[str, ...]:
+    return tuple(sorted(path for path in outline.directories if path))
 
 
-def _link_names(scan: Scan) -> tuple[str, ...]:
-    return tuple(sorted(scan.links))
+def _link_names(outline: Outline) -> tuple[str, ...]:
+    return tuple(sorted(outline.links))
 
 
-def _remember(workspace: Workspace, scan: Scan, generation: int, *, believe: bool) -> None:
+def _remember(workspace: Workspace, outline: Outline, generation: int, *, believe: bool) -> None:
     header = workspace.ledger.header
     extra = packing.believed(header.extra) if believe else header.extra
     workspace.ledger.set_header(
         replace(
             header,
-            extra={**extra, _SHAPE: _shape_digest(scan)},
-            directories=_directory_names(scan),
-            links=_link_names(scan),
+            extra={**extra, _SHAPE: _shape_digest(outline)},
+            directories=_directory_names(outline),
+            links=_link_names(outline),
             generation=generation,
         )
     )
