@@ -33,10 +33,8 @@ MISSING = frozenset((errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP))
 
 def open_beneath(directory: int, path: str, flags: int) -> int:
     """Open `path` below `directory` in one call: no link is followed in any part, and none leads out."""
-    ctypes, libc = _libc()
-    how = (ctypes.c_uint64 * 3)(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
-    size = ctypes.c_size_t(ctypes.sizeof(how))
-    return _call(libc.syscall, path, _OPENAT2, directory, path.encode(_ENCODING, _ERRORS), how, size)
+    syscall, how, size = _openat2(flags)
+    return _call(syscall, path, _OPENAT2, directory, path.encode(_ENCODING, _ERRORS), how, size)
 
 
 def rename_to_free_name(directory: int, old: str, new: str) -> None:
@@ -62,6 +60,14 @@ def _rename(directory: int, old: str, new: str, flag: int) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     names = old.encode(_ENCODING, _ERRORS), new.encode(_ENCODING, _ERRORS)
     _call(renameat2, new, directory, names[0], directory, names[1], flag)
+
+
+@cache
+def _openat2(flags: int) -> tuple[Any, Any, Any]:
+    """The call, and what it is told of how to open: the kernel only reads it, so threads may share it."""
+    ctypes, libc = _libc()
+    how = (ctypes.c_uint64 * 3)(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
+    return libc.syscall, how, ctypes.c_size_t(ctypes.sizeof(how))
 
 
 @cache
