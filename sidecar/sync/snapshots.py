@@ -8,7 +8,7 @@ behind the end are not part of the snapshot.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Protocol
 
 from sidecar.errors import FileChanged
@@ -51,26 +51,22 @@ class Snapshot:
             if not prefixes:
                 self.sha256 = hashlib.sha256(data).hexdigest()
                 return
-        whole = hashlib.sha256()
-        for block in self._walk(sorted(set(prefixes))):
-            whole.update(block)
-            if end > MEMORY_BYTES:
-                self._blocks.append(hashlib.sha256(block).digest())
-        self.sha256 = whole.hexdigest()
+        self.sha256 = self._hashed(sorted(set(prefixes)))
 
-    def _walk(self, prefixes: list[int]) -> Iterator[bytes | memoryview]:
-        """The blocks, one after another; the digests of `prefixes` are noted on the way."""
+    def _hashed(self, prefixes: list[int]) -> str:
+        """The digest of the whole; on the way those of `prefixes` are noted, and of a large one's blocks."""
         running, at = hashlib.sha256(), 0
         for block in blocks(self._file, 0, self.size):
             while prefixes and prefixes[0] <= at + len(block):
                 part = running.copy()
                 part.update(block[: prefixes[0] - at])
                 self._prefixes[prefixes.pop(0)] = part.hexdigest()
-            if prefixes:
-                running.update(block)
+            running.update(block)
             at += len(block)
-            yield block
+            if self.size > MEMORY_BYTES:
+                self._blocks.append(hashlib.sha256(block).digest())
         self._prefixes.update(dict.fromkeys(prefixes, running.hexdigest()))
+        return running.hexdigest()
 
     def prefix_sha256(self, length: int) -> str:
         """The SHA-256 of the first `length` bytes, one of `prefixes`."""
@@ -78,7 +74,7 @@ class Snapshot:
 
     @property
     def in_memory(self) -> bool:
-        """True where no later read can fail."""
+        """True where no later read can fail, or copies anything."""
         return not self._blocks
 
     def read(self, offset: int, length: int) -> bytes | memoryview:
