@@ -6,19 +6,34 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+from sidecar.settings import Settings
 from tests.processes import environ_of
 from tests.sync.pods import MakeSettings
 
 MIB = 1024 * 1024
 _CHILD = """
+import sys
 from pathlib import Path
 from sidecar.cli import main
 
 assert main(["backup"]) == 0
 status = Path("/proc/self/status").read_text()
-print(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")))
+print(next(line.split()[1] for line in status.splitlines() if line.startswith(sys.argv[1])))
 """
+
+
+def kib_of_a_backup(settings: Settings, what: str) -> int:
+    child = subprocess.run(
+        [sys.executable, "-c", _CHILD, what],
+        env=environ_of(settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
+    return int(child.stdout)
 
 
 def test_what_was_freed_is_given_back(bucket: str, settings_for: MakeSettings) -> None:
@@ -27,8 +42,18 @@ def test_what_was_freed_is_given_back(bucket: str, settings_for: MakeSettings) -
     home.mkdir(mode=0o700)
     for number in range(48):
         (home / f"{number}.bin").write_bytes(body)
-    child = subprocess.run(
-        [sys.executable, "-c", _CHILD], env=environ_of(settings), capture_output=True, text=True, check=False
-    )
-    assert child.returncode == 0, child.stderr
-    assert int(child.stdout) * 1024 < 45 * MIB, "bodies of 6 MiB were freed and kept"
+    assert kib_of_a_backup(settings, "RssAnon") * 1024 < 45 * MIB, "bodies of 6 MiB were freed and kept"
+
+
+def test_long_transcripts_that_go_up_in_one_request_each_are_never_in_memory_beside_each_other(
+    bucket: str, settings_for: MakeSettings, s3: Any
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    line, project = os.urandom(MIB // 2).hex().encode()[:-1] + b"\n", Path(settings.home) / "projects/-w"
+    project.mkdir(parents=True, mode=0o700)
+    for number in range(6):
+        (project / f"{number}.jsonl").write_bytes(line * (40 + number))
+    assert kib_of_a_backup(settings, "VmHWM") * 1024 < 150 * MIB
+    found = s3.list_objects_v2(Bucket=bucket, Prefix="user_data/ada/.claude/")["Contents"]
+    assert [entry["Size"] for entry in found] == [(40 + number) * MIB for number in range(6)]
+    assert not [entry for entry in found if "-" in entry["ETag"]], "in parts"

@@ -20,7 +20,7 @@ from sidecar.errors import ConditionFailed, StoreError
 from sidecar.logs import log
 
 # Composed, an object takes five requests: a beginning, a copy, the tail, the end, a look. Whole, it takes
-# one up to 32 MiB, and nine or more beyond. From here on each request more saves 4 MiB, which take
+# one, and in parts, from 80 MiB on, fourteen or more. From here on each request more saves 4 MiB, which take
 # longer than it. S3 itself takes no part under 5 MiB but the last, and no range of an object under that.
 LEAST_BYTES = 16 * 1024 * 1024
 _NO_SUCH_ETAG = '"00000000000000000000000000000000"'

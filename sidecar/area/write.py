@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 MARK = "write"
-# Up to here a body is held in memory and sent whole: one request, one condition.
+# Up to here a body is read into memory and sent whole: one request, one condition.
 SINGLE_PUT_BYTES = 32 * 1024 * 1024
+# The same for a source that is in memory anyway (``in_memory``). In parts it costs us twice the CPU, and the
+# server a quarter more; S3 itself advises parts from 100 MB on.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html
+HELD_PUT_BYTES = 80 * 1024 * 1024
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
 
@@ -55,7 +59,7 @@ class Write:
     def done(self) -> str:
         """Write, and return the new ETag."""
         size = len(self._source) if isinstance(self._source, bytes) else self._source.size
-        if size <= SINGLE_PUT_BYTES:
+        if size <= (HELD_PUT_BYTES if getattr(self._source, "in_memory", False) else SINGLE_PUT_BYTES):
             body = self._source if isinstance(self._source, bytes) else self._source.read(0, size)
             return self._until_known(lambda: self._send(body), body)
         from sidecar.area.multipart import MultipartUpload

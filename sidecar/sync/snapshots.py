@@ -16,7 +16,7 @@ from sidecar.sync.bodies import Bytes, blocks
 from sidecar.sync.merge import BLOCK_BYTES, Readable
 
 # Up to this a snapshot is held in memory, and the store sends it as one request.
-MEMORY_BYTES = 32 * 1024 * 1024
+MEMORY_BYTES = 80 * 1024 * 1024
 
 
 class OpenFile(Protocol):
