@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from obstore import GetResult, ObjectMeta
     from obstore.store import S3Store
 
-_CHUNK_BYTES = 1024 * 1024
+# A few buffers of the S3 library: more of them are put together in memory that is mapped for that alone
+# (`sidecar.memory`), and fewer take the interpreter's lock more often.
+_CHUNK_BYTES = 256 * 1024
 # After a break: small enough that a slow line delivers one before the time-out of a whole answer.
 _CAREFUL_CHUNK_BYTES = 64 * 1024
 _STANDARD_HEADERS = frozenset(
