@@ -63,7 +63,8 @@ def _human(failed: list[BackupResult], known: Durability, reason: str, oldest_se
         return f"All durable at {at}; {reason[:200]}"
     files, size = sum(len(r.pending) for r in failed), sum(r.unsynced_bytes for r in failed)
     age = f", the oldest {oldest_seconds} s old" if oldest_seconds is not None else ""
-    return f"NOT durable: {files} files, {size} bytes{age}; last durable point: {at}; {reason[:200]}"
+    what = f"{files} files, {size} bytes{age}" if files else (failed[0].error or "nobody could look")[:200]
+    return f"NOT durable: {what}; last durable point: {at}; {reason[:200]}"
 
 
 def _point(seconds: float) -> str:

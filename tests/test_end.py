@@ -282,6 +282,7 @@ def test_when_time_is_short_and_there_is_no_journal_transcripts_go_first(
         append(settings, LOG, '{"n": 1}\n')
         for number in range(40):
             append(settings, f"plans/{number}.md", "plan")
+        time.sleep(RACY_NS / 1e9 + 0.2)  # later its times alone prove that it is what was sent
         fault_proxy.on("PUT", faults.delay(0.3), part="/plans/", times=None)
         assert running.end(signal.SIGTERM) == 1
     assert objects(s3, bucket)[LOG] == b'{"n": 1}\n'

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -195,3 +197,27 @@ def test_a_state_directory_of_somebody_else_gets_a_sentence(settings: Settings, 
     if words != "conflicts ls":
         assert ended.returncode != 0
         assert "cannot be used: Permission denied (give CLAUDE_SIDECAR_STATE_DIR" in ended.stderr
+
+
+def test_a_home_that_cannot_be_used_is_never_called_durable_in_the_end(
+    settings: Settings, volume: Path
+) -> None:
+    """What may not be read in it is not eligible, so nothing is left to name."""
+    home = Path(settings.home)
+    (home / LOG).parent.mkdir(parents=True)
+    (home / LOG).write_text("{}\n")
+    (home / LOG).chmod(0o600)
+    for directory in (home, *home.rglob("")):
+        directory.chmod(0o755)
+    environ = environ_of(settings, CLAUDE_SIDECAR_TERMINATION_LOG=str(volume / "termination"))
+    (volume / "termination").touch()
+    (volume / "termination").chmod(0o666)
+    with Sidecar(environ, volume / "log", program=as_user(STRANGER)) as running:
+        running.wait_for("/readyz", 503)
+        running.wait_for("/livez")
+        assert running.end(signal.SIGTERM) == 1, running.text()
+    human, _, document = (volume / "termination").read_text().partition("\n")
+    assert human.startswith(f"NOT durable: the home {home} cannot be written"), human
+    assert json.loads(document)["durable"] is False
+    assert "durable again" not in running.text()
+    assert "All durable" not in running.text()

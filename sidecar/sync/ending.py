@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from msgspec.structs import replace
 
-from sidecar.errors import SidecarError
+from sidecar.errors import HomeError, SidecarError
 from sidecar.logs import log
 from sidecar.sync.books import Books
 from sidecar.sync.flusher import Flusher
@@ -119,14 +119,15 @@ class Ending:
         """`result` with what is not durable: by itself, by the last flush, and by a short look at the home.
 
         A checkpoint names what is in no object; the look knows what the journal has of it. Where nobody names
-        anything, all is durable, whatever of the last backup was cut off.
+        anything, all is durable, whatever of the last backup was cut off; but not where the home could not be
+        used: what may not be read in it looks like nothing.
         """
         last, begun_at = self._books.last_flush, self._books.clock()
         told = result.pending or (last.pending if last and not last.durable else ())
         seen: tuple[Unsynced, ...] | None = None
         with contextlib.suppress(TimeoutError, SidecarError):
             seen = await asyncio.wait_for(in_thread(self._look, "look"), LOOK_SECONDS)
-        if seen == () and not told:
+        if seen == () and not told and result.kind != HomeError.kind:
             log.info("Every file was in the bucket when the last backup was cut off: %s", result.error)
             whole = replace(result, durable=True, error=None, kind=None, hint=None)
             self._books.note(whole, begun_at, dirty=False)
