@@ -172,6 +172,19 @@ def another_writes_while_a_store_puts_together(world: World, a: Life, b: Life) -
     world.backup(a, {f"before {PUT_LOG}": [lambda: world.outside_put(LOG)]})
 
 
+def another_version_stands_there_during_the_copy(world: World, a: Life, b: Life) -> None:
+    """Somebody cuts the object and puts it back: at the end its ETag is what it was before the copy."""
+    SCENES["a backup of what grew"].prepare(world, a, b)
+    key = world.keys.object(LOG)
+    first = world.bucket.objects[key]
+    begins: list[Callable[[], None]] = [lambda: world.outside_cut(LOG)]
+    ends: list[Callable[[], object]] = [
+        lambda: world.bucket.put(key, first.body, metadata=first.metadata, parts=first.etag.count("-"))
+    ]
+    world.backup(a, {f"before copy {key}": begins, f"after copy {key}": ends})
+    assert object_of(world, LOG).startswith(first.body)
+
+
 # -- removals
 
 
@@ -322,6 +335,10 @@ def compose_wherever_it_pays(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryStore, "composes", lambda self, held_bytes, key_prefix: held_bytes > 0)
 
 
+def copy_what_is_there(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MemoryBucket, "held", lambda self, key, condition, length: self.objects[key].body[:length])
+
+
 def the_ledger_first(patch: pytest.MonkeyPatch) -> None:
     put = transcripts._Shipment._put
 
@@ -380,6 +397,11 @@ RULES = (
         "19, put together only where both conditions hold",
         in_a_world(another_writes_while_a_store_puts_together, tiny_blocks=True),
         compose_wherever_it_pays,
+    ),
+    Rule(
+        "19, what is copied is the version that is meant",
+        in_a_world(another_version_stands_there_during_the_copy, tiny_blocks=True),
+        copy_what_is_there,
     ),
     Rule("20, the bucket before the ledger", in_a_world(a_backup_is_killed), the_ledger_first),
 )

@@ -1,6 +1,7 @@
 """Home, ledger and area compared by content: equal is called equal, and each difference has its reason."""
 
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -437,3 +438,22 @@ def test_a_large_transcript_that_differs_is_told_apart_without_being_held_in_mem
         tracemalloc.stop()
     assert {f.kind for f in result.findings} >= {Kind.OBJECT_LACKS_LINES, Kind.OBJECT_HAS_MORE_LINES}
     assert peak < 30 * 1024 * 1024
+
+
+def test_what_was_put_together_on_the_server_is_clean_and_known_again_without_a_ledger(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1)
+    filled(pod)
+    pod.append("projects/-w/long.jsonl", b'{"line":"long"}\n' * (1024 * 1024 + 1))
+    pod.backup()
+    pod.append("projects/-w/long.jsonl", b'{"line":"last"}\n')
+    pod.backup()
+    assert pod.store.requests["part"].requests == 1, "it was put together"
+    assert told(pod, tmp_path) == {}
+    shutil.rmtree(pod.settings.state_dir)
+    sent = sum(flow.bytes_sent for flow in pod.store.requests.values())
+    assert pod.start().synced
+    assert pod.backup().durable
+    assert sum(flow.bytes_sent for flow in pod.store.requests.values()) < sent + 64 * 1024
+    assert told(pod, tmp_path) == {}
