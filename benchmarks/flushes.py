@@ -14,7 +14,7 @@ from benchmarks.counting import Traffic, Wiretap
 from benchmarks.peers import USER, ClaudeSidecar
 from benchmarks.ports import free_port
 from sidecar.settings import Settings
-from tests.processes import Sidecar, environ_of
+from tests.processes import Sidecar, command, environ_of
 
 NAME = "claude-sidecar run"
 
@@ -43,8 +43,11 @@ class Flush(ClaudeSidecar):
             return Sample(wall, cpu, gauges.peak_kib(pid)), tap.take() if tap else None
 
     @contextlib.contextmanager
-    def running(self, arena: Arena, endpoint: str) -> Iterator[tuple[Sidecar, Path]]:
-        """A sidecar that is ready, and its own copy of the arena's home."""
+    def running(self, arena: Arena, endpoint: str, *, hooked: bool = False) -> Iterator[tuple[Sidecar, Path]]:
+        """A sidecar that is ready, and its own copy of the arena's home.
+
+        `hooked`: the first backup is made by the init hook, in a process before it, as in a pod.
+        """
         site = arena.empty_site(self)
         home = site.state / "home"
         shutil.copytree(arena.home, home)
@@ -55,6 +58,8 @@ class Flush(ClaudeSidecar):
             state_dir=site.state / "state",
             aws={**site.environ, "AWS_ENDPOINT_URL": endpoint},
         )
+        if hooked and (hook := command(environ_of(settings), "restore")).returncode:
+            raise Defect(f"the init hook failed: {hook.stderr}")
         with Sidecar(environ_of(settings), site.state / "log", free_port(), free_port()) as sidecar:
             try:
                 sidecar.wait_for("/readyz", seconds=120)

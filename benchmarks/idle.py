@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 
 from benchmarks import gauges
@@ -10,7 +11,7 @@ from benchmarks.arena import Arena
 from benchmarks.bed import table
 from benchmarks.counting import Wiretap
 from benchmarks.flushes import Flush
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import Workload, small
 
 LIMIT_RSS_MIB, LIMIT_CPU_PERCENT = 45, 0.1
 EVERY_SECONDS = 5.0
@@ -19,15 +20,20 @@ EVERY_SECONDS = 5.0
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke test: a few seconds")
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--files", type=int, default=5000, help="small files in the home (default 5000)")
+    parser.add_argument(
+        "--hooked", action="store_true", help="the init hook made the first backup, as in a pod"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     minutes = 0.05 if options.quick else options.minutes
-    workload = WORKLOADS["small"]
+    make = functools.partial(small, count=options.files)
+    workload = Workload("idle", f"{options.files:,} small files", make)
     with (
         Arena(workload, shrink=20 if options.quick else 1) as arena,
         Wiretap(arena.server.endpoint) as tap,
-        Flush().running(arena, tap.endpoint) as (sidecar, _),
+        Flush().running(arena, tap.endpoint, hooked=options.hooked) as (sidecar, _),
     ):
         sidecar.call("POST", "/v1/sync?wait=checkpoint&timeout=60")
         tap.take()
@@ -36,7 +42,8 @@ def run(options: argparse.Namespace) -> int:
         traffic = tap.take()
     kinds = " ".join(f"{kind} {count}" for kind, count in sorted(traffic.requests.items()))
     rows.append(("requests", f"{traffic.count} {kinds}", "", ""))
-    table(f"Idle for {minutes:g} minutes: {workload.title}", ("what", "is", "must be", ""), rows)
+    hooked = ", the first backup by the init hook" if options.hooked else ""
+    table(f"Idle for {minutes:g} minutes: {workload.title}{hooked}", ("what", "is", "must be", ""), rows)
     return 0
 
 
