@@ -9,6 +9,7 @@ a key is beyond it, the exact listing is made (`sidecar.area.exact_listing`), fo
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from sidecar.area.connection import Connection
@@ -36,15 +37,15 @@ def listing(connection: Connection, prefix: str, patience: Patience, *, expected
     """
     what = f"listing s3://{connection.target.bucket}/{prefix}"
 
-    def ask() -> list[ObjectInfo]:
-        found = patience.attempt(lambda: connection.call(what, lambda store: _all(store, prefix)))
-        connection.traffic.count("list", requests=1 + len(found) // _PAGE)
+    def ask(most_pages: int | None = None) -> list[ObjectInfo]:
+        found = patience.attempt(lambda: connection.call(what, lambda store: _all(store, prefix, most_pages)))
+        connection.traffic.count("list", requests=most_pages or 1 + len(found) // _PAGE)
         return found
 
-    second = None if expected else Beside(ask)
+    second = None if expected else Beside(partial(ask, 1))  # all that it is asked is whether there is any
     try:
         found = ask()
-        again = found or (second.result() if second else ask())
+        again = found or (second.result() if second else ask(1))
     except _BeyondObstore:
         return _exact(connection, prefix, patience)
     if not again:
@@ -66,13 +67,15 @@ class _BeyondObstore(Exception):
     """There is a key that obstore cannot read."""
 
 
-def _all(store: S3Store, prefix: str, after: str | None = None) -> list[ObjectInfo]:
+def _all(
+    store: S3Store, prefix: str, most_pages: int | None = None, after: str | None = None
+) -> list[ObjectInfo]:
     import obstore
     from obstore.exceptions import InvalidPathError
 
     try:
         pages = obstore.list(store, prefix, offset=after, chunk_size=_PAGE)
-        return [info_of(meta) for page in pages for meta in page]
+        return [info_of(meta) for page in islice(pages, most_pages) for meta in page]
     except InvalidPathError as error:
         raise _BeyondObstore from error
 
@@ -81,7 +84,9 @@ def _goes_on(connection: Connection, prefix: str, last: str, patience: Patience,
     """Whether there is more after `last`, the end of a full page."""
     connection.traffic.count("list")
     try:
-        return bool(patience.attempt(lambda: connection.call(what, lambda store: _all(store, prefix, last))))
+        return bool(
+            patience.attempt(lambda: connection.call(what, lambda store: _all(store, prefix, 1, last)))
+        )
     except _BeyondObstore:
         return True
 

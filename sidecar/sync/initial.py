@@ -78,7 +78,7 @@ def initial_sync(
     # The journal first, the objects after: what a checkpoint folds meanwhile is seen by one of the two.
     journal = wait_for_the_living(workspace, seconds=0 if dry_run else WAIT_FOR_OTHERS_SECONDS)
     _begun(workspace, begun)
-    listing = area_listing(workspace)
+    listing = area_listing(workspace, expected=bool(journal.keys) or not prefetch.found_none)
     if listing.objects or journal.keys:
         return _restore(workspace, journal, listing, prefetch, watcher, stop, dry_run)
     log.info(

@@ -62,6 +62,11 @@ class Prefetch:
             raise self._error
         return self._manifest or Manifest()
 
+    @property
+    def found_none(self) -> bool:
+        """Whether it is known by now that there is no manifest, so that the area is likely to be empty."""
+        return self._known.is_set() and self._error is None and not self.manifest().generation
+
     def chunks(self, name: str) -> Iterator[bytes]:
         """The bytes of the pack `name`, once. Raises ObjectMissing and other StoreErrors."""
         coming = self._packs.pop(name, None)

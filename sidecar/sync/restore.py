@@ -45,9 +45,12 @@ class RestoreCutOff(SidecarError):
     outage = True
 
 
-def area_listing(workspace: Workspace) -> Listing:
-    """What the area holds as objects. Raises StoreError where that cannot be told: never empty instead."""
-    return workspace.store.list(workspace.keys.objects)
+def area_listing(workspace: Workspace, *, expected: bool = True) -> Listing:
+    """What the area holds as objects. Raises StoreError where that cannot be told: never empty instead.
+
+    `expected`: as in `Store.list`.
+    """
+    return workspace.store.list(workspace.keys.objects, expected=expected)
 
 
 def restore(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +14,7 @@ from sidecar.errors import ObjectArchived, StoreError, StoreUnreachable
 from sidecar.settings import Settings
 from tests import faults
 from tests.area.conftest import Remote
+from tests.fault_proxy import Exchange
 from tests.servers import FaultProxy, ServerProcess
 
 
@@ -205,6 +207,34 @@ def test_a_full_page_that_may_have_lost_its_successor_is_listed_exactly(
     fault_proxy.on("GET", without_token, part="list-type", times=None)
     with pytest.raises(StoreError, match="goes on, but not where"):
         store.list("p/")
+
+
+def test_where_nothing_is_expected_both_questions_are_on_their_way_at_once(
+    behind: Store, fault_proxy: FaultProxy
+) -> None:
+    both = threading.Barrier(2)
+
+    def meet(exchange: Exchange) -> None:
+        both.wait(timeout=30)
+        faults.pass_on()(exchange)
+
+    fault_proxy.on("GET", meet, part="list-type", times=2)
+    assert not behind.list("q/", expected=False).objects
+    assert len(fault_proxy.seen("GET", "list-type")) == 2
+
+
+def test_the_second_question_is_for_one_page_only(
+    bucket: str, s3: Any, fault_proxy: FaultProxy, settings_for: Callable[..., Settings]
+) -> None:
+    wanted = {f"p/{number:04}" for number in range(1001)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: s3.put_object(Bucket=bucket, Key=key, Body=b"x"), wanted))
+    store = Store.connect(settings_for(bucket, endpoint=fault_proxy.endpoint))
+    assert set(store.list("p/", expected=False).objects) == wanted
+    for asking in threading.enumerate():
+        if asking.name == "beside":
+            asking.join(30)
+    assert len(fault_proxy.seen("GET", "continuation-token")) == 1
 
 
 def test_an_empty_area_is_empty_also_for_one_who_asks_twice(behind: Store) -> None:

@@ -358,7 +358,9 @@ def objects_first(patch: pytest.MonkeyPatch) -> None:
         return read_journal(workspace)
 
     patch.setattr(initial, "wait_for_the_living", read)
-    patch.setattr(initial, "area_listing", lambda w: listings.pop() if listings else area_listing(w))
+    patch.setattr(
+        initial, "area_listing", lambda w, **how: listings.pop() if listings else area_listing(w, **how)
+    )
 
 
 def whatever_was_flushed_is_folded(patch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from sidecar.errors import BucketMissing, StoreUnreachable
 from sidecar.sync.initial import initial_sync
+from sidecar.sync.prefetch import Prefetch
 from tests.sync.pods import T0, MakeSettings, Pod, objects, pods
 
 
@@ -49,6 +50,23 @@ def test_without_the_manifest_bytes_modes_and_mtimes_come_back_all_the_same(
     second.start()
     files = {path: seen for path, seen in first.tree().items() if seen[0] == "file"}
     assert {path: seen for path, seen in second.tree().items() if seen[0] == "file"} == files
+
+
+def test_an_area_without_a_manifest_is_known_to_be_likely_empty(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    first, second = pods(settings_for, bucket, tmp_path, 2)
+    with first.open(live=False) as workspace:
+        prefetch = Prefetch(workspace)
+        prefetch.manifest()
+        assert prefetch.found_none
+    first.start()
+    fill(first)
+    first.backup()
+    with second.open(live=False) as workspace:
+        prefetch = Prefetch(workspace)
+        prefetch.manifest()
+        assert not prefetch.found_none
 
 
 @pytest.mark.parametrize("damage", [b"", b"not zstd", b"\x28\xb5\x2f\xfd\x00"])
