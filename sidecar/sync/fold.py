@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from sidecar.area import journal as journal_format
-from sidecar.area.journal import Entry, Lines, Void, Whole
+from sidecar.area.journal import Entry, Lines, Record, Void, Whole
 from sidecar.area.objects import ObjectInfo
 from sidecar.errors import FileChanged, HomeError, ObjectMissing
 from sidecar.home.reads import open_file
@@ -100,7 +101,7 @@ def _fold_own(workspace: Workspace, proofs: _Proofs) -> int:
     removed, ledger = 0, workspace.ledger
     one_stays = False
     for sequence, entry in ledger.entries().items():
-        if not all(_is_settled(workspace, path, sequence) for path in entry.paths):
+        if not all(_is_settled(workspace, proofs, path, sequence) for path in entry.paths):
             break
         if sequence not in ledger.entries():
             continue  # somebody else found it contained and removed it
@@ -119,11 +120,13 @@ def _fold_own(workspace: Workspace, proofs: _Proofs) -> int:
     return removed
 
 
-def _is_settled(workspace: Workspace, path: str, sequence: int) -> bool:
+def _is_settled(workspace: Workspace, proofs: _Proofs, path: str, sequence: int) -> bool:
     flushed = workspace.ledger.flushed(path)
-    if flushed is not None and flushed.folded >= sequence:
+    if flushed is None:
+        return _is_held(workspace, proofs, path, sequence)
+    if flushed.folded >= sequence:
         return True
-    if flushed is None or workspace.is_there(path):
+    if workspace.is_there(path):
         return False
     settled = _settle_orphan(workspace, path, flushed.folded, flushed.sequence)
     if settled:
@@ -134,13 +137,32 @@ def _is_settled(workspace: Workspace, path: str, sequence: int) -> bool:
 def _settle_orphan(workspace: Workspace, path: str, after: int, upto: int) -> bool:
     """Put what these own entries hold of a path that is no longer in the home into its object."""
     writer = workspace.ledger.writer
-    records = journal_reader.own_records(workspace, path, after, upto)
-    lines, wholes = [r for r in records if isinstance(r, Lines)], [r for r in records if isinstance(r, Whole)]
+    lines, wholes = _sorted(journal_reader.own_records(workspace, path, after, upto))
     settled = orphans.settle_lines(workspace, path, {writer: lines}) if lines else True
     return settled and (orphans.settle_whole(workspace, wholes[-1]) if wholes else True)
 
 
+def _is_held(workspace: Workspace, proofs: _Proofs, path: str, sequence: int) -> bool:
+    """Whether the bucket holds what own entries have, from this one on, of a path whose flushes the ledger no
+    longer knows (its home was another, its deletion refused): judged by the bytes, as what others left."""
+    newest = max(workspace.ledger.entries(), default=sequence)
+    if not workspace.is_there(path):
+        return _settle_orphan(workspace, path, sequence - 1, newest)
+    lines, wholes = _sorted(journal_reader.own_records(workspace, path, sequence - 1, newest))
+    if not all(unfold.contained(record, proofs.lines(path)) for record in lines):
+        return False  # the next checkpoint ships what the restore brought
+    if wholes:
+        _keep_whole(workspace, proofs, wholes[-1])
+    return True
+
+
+def _sorted(records: Sequence[Record]) -> tuple[list[Lines], list[Whole]]:
+    return [r for r in records if isinstance(r, Lines)], [r for r in records if isinstance(r, Whole)]
+
+
 def _holds(workspace: Workspace, proofs: _Proofs, path: str, sequence: int) -> bool:
+    if workspace.ledger.flushed(path) is None:
+        return _is_held(workspace, proofs, path, sequence)
     if not workspace.is_there(path):  # a later entry may have declared it void
         newest = max(workspace.ledger.entries(), default=sequence)
         return _settle_orphan(workspace, path, sequence - 1, newest)
@@ -214,11 +236,15 @@ def _is_contained(
         return orphans.settle_whole(workspace, record)  # each in its order: a chain of edits stays a chain
     if any(isinstance(r, Whole) and r.path == record.path for entry in later for r in entry.records):
         return True
-    mark = workspace.ledger.mark(record.path)
-    if mark and mark.digest == record.sha256 and proofs.version_holds(record.path):
-        return True
-    workspace.keep_aside(record.path, Bytes(record.data), record.sha256, record.mtime_ns)
+    _keep_whole(workspace, proofs, record)
     return True
+
+
+def _keep_whole(workspace: Workspace, proofs: _Proofs, record: Whole) -> None:
+    """Keep the file aside, unless it is the object."""
+    mark = workspace.ledger.mark(record.path)
+    if not (mark and mark.digest == record.sha256 and proofs.version_holds(record.path)):
+        workspace.keep_aside(record.path, Bytes(record.data), record.sha256, record.mtime_ns)
 
 
 def _is_voided(record: Lines | Whole, later: list[Entry]) -> bool:

@@ -371,3 +371,58 @@ def test_a_store_that_ignores_them_on_delete_alone_is_found_out(
 
 def _keys(s3: Any, bucket: str) -> list[str]:
     return [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
+
+
+JOURNAL = "user_data/ada/.claude-sidecar/journal/"
+
+
+def test_a_deletion_that_was_refused_and_then_done_by_hand_does_not_hold_the_journal_up(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    (pod,) = mirroring(settings_for, bucket, tmp_path)
+    pod.start()
+    fill(pod)
+    pod.append(LOG, "one\n")
+    pod.backup()
+    pod.append(LOG, "two\n")
+    pod.write("skills/5.md", "changed")
+    with pod.open() as workspace:
+        assert Flusher(workspace).flush().files == 2
+    for path in (LOG, *(f"skills/{number}.md" for number in range(4))):
+        (pod.home / path).unlink()
+    assert pod.backup().deletions_refused == 5
+    for path in (LOG, *(f"skills/{number}.md" for number in range(4))):
+        s3.delete_object(Bucket=bucket, Key=f"user_data/ada/.claude/{path}")
+    for _ in range(3):
+        pod.backup()
+    assert objects(s3, bucket, JOURNAL) == {}, "an entry of a forgotten path stays for ever"
+    assert objects(s3, bucket)[LOG] == b"two\n", "what only the journal had is nowhere"
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+def test_what_was_journalled_in_another_home_does_not_hold_the_journal_up(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, is_back: bool
+) -> None:
+    (pod,) = mirroring(settings_for, bucket, tmp_path)
+    pod.start()
+    fill(pod)
+    pod.append(LOG, "one\n")
+    pod.backup()
+    pod.append(LOG, "two\n")
+    pod.write("skills/5.md", "changed")
+    with pod.open() as workspace:
+        assert Flusher(workspace).flush().files == 2
+    old = pod.home.rename(pod.home.parent / "old")
+    (pod.home / "skills").mkdir(parents=True)
+    for number in range(4):
+        shutil.copy2(old / f"skills/{number}.md", pod.home / f"skills/{number}.md")
+    pod.backup()
+    if is_back:
+        pod.merge()
+        assert (pod.home / LOG).read_text() == "one\ntwo\n"
+        assert (pod.home / "skills/5.md").read_text() == "changed"
+    for _ in range(3):
+        pod.backup()
+    assert objects(s3, bucket, JOURNAL) == {}, "an entry of a forgotten path stays for ever"
+    left = objects(s3, bucket)
+    assert (left[LOG], left["skills/5.md"]) == (b"one\ntwo\n", b"changed")

@@ -299,7 +299,7 @@ def any_version_holds(patch: pytest.MonkeyPatch) -> None:
 def removed_at_once(patch: pytest.MonkeyPatch) -> None:
     def at_once(workspace: Any, proofs: Any) -> int:
         for sequence, entry in workspace.ledger.entries().items():
-            if all(fold._is_settled(workspace, path, sequence) for path in entry.paths):
+            if all(fold._is_settled(workspace, proofs, path, sequence) for path in entry.paths):
                 key = workspace.keys.journal + journal.name(workspace.ledger.writer, sequence)
                 workspace.store.delete(key, if_match=None)
                 workspace.ledger.entry_removed(sequence)
