@@ -57,3 +57,19 @@ def test_long_transcripts_that_go_up_in_one_request_each_are_never_in_memory_bes
     found = s3.list_objects_v2(Bucket=bucket, Prefix="user_data/ada/.claude/")["Contents"]
     assert [entry["Size"] for entry in found] == [(40 + number) * MIB for number in range(6)]
     assert not [entry for entry in found if "-" in entry["ETag"]], "in parts"
+
+
+def test_a_checkpoint_of_a_long_transcript_that_grew_holds_no_more_than_what_is_new(
+    bucket: str, settings_for: MakeSettings
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    line, transcript = (
+        os.urandom(MIB // 2).hex().encode()[:-1] + b"\n",
+        Path(settings.home) / "projects/-w/s.jsonl",
+    )
+    transcript.parent.mkdir(parents=True, mode=0o700)
+    transcript.write_bytes(line * 60)
+    kib_of_a_backup(settings, "VmHWM")
+    with transcript.open("ab") as more:
+        more.write(line)
+    assert kib_of_a_backup(settings, "VmHWM") * 1024 < 60 * MIB

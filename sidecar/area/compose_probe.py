@@ -16,13 +16,14 @@ from sidecar.area.failures import Failure
 from sidecar.area.objects import IfAbsent, IfMatch
 from sidecar.area.patience import Patience
 from sidecar.area.write import Write
-from sidecar.errors import ConditionFailed, StoreError
+from sidecar.errors import ConditionFailed, CredentialsMissing, CredentialsRefused, StoreError
 from sidecar.logs import log
 
 # Composed, an object takes five requests: a beginning, a copy, the tail, the end, a look. Whole, it takes
 # one, and in parts, from 80 MiB on, fourteen or more. From here on each request more saves 4 MiB, which take
 # longer than it. S3 itself takes no part under 5 MiB but the last, and no range of an object under that.
 LEAST_BYTES = 16 * 1024 * 1024
+_OF_CREDENTIALS = (CredentialsMissing, CredentialsRefused)
 _NO_SUCH_ETAG = '"00000000000000000000000000000000"'
 _BODY = b"claude-sidecar asks whether objects can be put together here; this may be removed\n"
 
@@ -43,8 +44,8 @@ def _asked(connection: Connection, key_prefix: str, patience: Patience) -> bool 
         honoured = _honours_conditions(connection, f"{key_prefix}probe-{os.urandom(16).hex()}", patience)
         why = "it ignores the conditions of a copy or of the end of an upload in parts"
     except (StoreError, NotComposed) as error:
-        if isinstance(error, StoreError) and error.outage:
-            return None
+        if isinstance(error, StoreError) and (error.outage or isinstance(error, _OF_CREDENTIALS)):
+            return None  # it may be another time
         honoured, why = False, str(error)
     if not honoured:
         log.info("Long transcripts are sent whole at each checkpoint, this store does not compose: %s", why)

@@ -34,18 +34,22 @@ class Snapshot:
     Parameters
     ----------
     prefixes: lengths in bytes, each at most `end`, whose digests are taken in the same pass.
+    by_blocks: hold nothing in memory, whatever the size: little of it is likely to be read again.
 
     Raises
     ------
     FileChanged: the file shrank or changed while it was read.
     """
 
-    def __init__(self, file: OpenFile, end: int, prefixes: Collection[int] = ()) -> None:
+    def __init__(
+        self, file: OpenFile, end: int, prefixes: Collection[int] = (), *, by_blocks: bool = False
+    ) -> None:
         self.size = end
         self._file: Readable = file
         self._blocks: list[bytes] = []
         self._prefixes: dict[int, str] = {}
-        if end <= MEMORY_BYTES:
+        self._by_blocks = by_blocks or end > MEMORY_BYTES
+        if not self._by_blocks:
             data = file.read(0, end) if end else b""
             self._file = Bytes(data)
             if not prefixes:
@@ -63,7 +67,7 @@ class Snapshot:
                 self._prefixes[prefixes.pop(0)] = part.hexdigest()
             running.update(block)
             at += len(block)
-            if self.size > MEMORY_BYTES:
+            if self._by_blocks:
                 self._blocks.append(hashlib.sha256(block).digest())
         self._prefixes.update(dict.fromkeys(prefixes, running.hexdigest()))
         return running.hexdigest()

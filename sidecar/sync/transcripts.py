@@ -70,7 +70,7 @@ class _Shipment:
         self.tail_bytes = limit - end
         self.tried = self.flushed.tried if self.flushed else None
         within = [prefix for prefix in (*prefixes, self.tried) if prefix and prefix[0] <= end]
-        self.local = Snapshot(file, end, [size for size, _ in within])
+        self.local = Snapshot(file, end, [size for size, _ in within], by_blocks=self._stays_in_the_store())
         held = {(size, digest) for size, digest in within if self.local.prefix_sha256(size) == digest}
         if self.tried and end < self.tried[0] <= file.size and sha256(file, self.tried[0]) == self.tried[1]:
             held.add(self.tried)
@@ -79,6 +79,11 @@ class _Shipment:
         self.begins_with_flushed = held.issuperset(sent)
         # The stat that the scan saw, if nothing was appended since: equal times then mean untouched.
         self.stat = seen if seen == file.stat else None
+
+    def _stays_in_the_store(self) -> bool:
+        """Whether all but the tail is there and is likely to be taken from there."""
+        mark, store = self.mark, self.workspace.store
+        return mark is not None and store.composes(mark.local_size, self.workspace.keys.own)
 
     @property
     def end(self) -> int:

@@ -146,8 +146,15 @@ def test_one_that_ignores_one_condition_or_cannot_do_it_is_not_asked_to(
     nothing_is_left(s3, bucket)
 
 
-def test_an_outage_while_it_is_asked_is_no_answer(through: Store, fault_proxy: FaultProxy) -> None:
-    fault_proxy.on("*", faults.reset_before(), times=None)
+@pytest.mark.parametrize(
+    "fault",
+    [faults.reset_before(), faults.throttle(), faults.answer(403, "ExpiredToken")],
+    ids=["reset", "throttled", "expired"],
+)
+def test_what_may_pass_is_no_answer_when_it_is_asked(
+    through: Store, fault_proxy: FaultProxy, fault: Any
+) -> None:
+    fault_proxy.on("*", fault, times=None)
     assert not through.composes(len(HELD), OWN)
     fault_proxy.clear()
     assert through.composes(len(HELD), OWN)
