@@ -119,7 +119,9 @@ def backup(
     elif dry_run:
         _say_plan("backup", result.files, result.bytes)
     elif result.durable and not (result.files or result.deleted or result.conflicts):
-        log.info("Nothing to back up: nothing in %s changed since the last backup", settings.home_of(user_id))
+        what = "nothing else" if result.refused else "nothing"
+        home = settings.home_of(user_id)
+        log.info("Nothing to back up: %s in %s changed since the last backup", what, home)
     if result.error:
         log.error("The backup failed: %s", sentence(result.error, result.hint))
         return FAILED

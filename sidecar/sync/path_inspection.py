@@ -100,7 +100,10 @@ class PathInspection:
                     placed,
                     self._spool_directory,
                 )
+            refused = self._refusal(file) if local.sha256 != remote.sha256 else ""
             _demand_unchanged(file, self._path)
+        if refused:
+            return replace(facts, refused=refused, remote=remote)
         journalled = self._view.journal_holds(self._path, local.sha256)
         return replace(
             facts,
@@ -114,7 +117,7 @@ class PathInspection:
     def _local_alone(self, facts: Facts, stat: FileStat) -> Facts:
         placed = self._view.placed.get(self._path)
         if placed is None:
-            return replace(facts, local=LocalSide(stat, unfinished=self._torn_bytes(stat)))
+            return self._not_sent(facts, stat)
         with open_file(self._sides.home, self._path) as file:
             local = self._local(facts, file)
             journalled = self._view.journal_holds(self._path, local.sha256)
@@ -125,12 +128,21 @@ class PathInspection:
             _demand_unchanged(file, self._path)
         return replace(facts, local=local, journalled=journalled)
 
-    def _torn_bytes(self, stat: FileStat) -> int:
-        """The size of a transcript without a whole line, which nobody sends; else 0."""
-        if not is_transcript(self._path):
-            return 0
-        with open_file(self._sides.home, self._path) as file:
-            return 0 if file.last_newline() else stat.size
+    def _not_sent(self, facts: Facts, stat: FileStat) -> Facts:
+        """What neither bucket nor journal has: a transcript without a whole line is left alone, too."""
+        unfinished = 0
+        if is_transcript(self._path) or must_be_whole_json(self._path):
+            with open_file(self._sides.home, self._path) as file:
+                facts = replace(facts, refused=self._refusal(file))
+                unfinished = 0 if not is_transcript(self._path) or file.last_newline() else stat.size
+        return replace(facts, local=LocalSide(stat, unfinished=unfinished))
+
+    def _refusal(self, file: StableFile) -> str:
+        """Why no checkpoint sends the home's version, as half a sentence; empty where it does."""
+        if not must_be_whole_json(self._path) or file.size > _JSON_BYTES:
+            return ""
+        problem = json_problem(file.read(0, file.size))
+        return f"not valid JSON at this moment ({problem}); kept back" if problem else ""
 
     def _remote_alone(self, facts: Facts, info: ObjectInfo, chosen: bool) -> Facts:
         """Read for what the manifest, its pack and its metadata say of it."""

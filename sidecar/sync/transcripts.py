@@ -131,7 +131,7 @@ class _Shipment:
             with suppress(ConditionFailed):
                 return self._unite(displace=displace)
             demand_known(self.workspace, self.path, self.mark)
-        return Shipped(self.path, pending="another writer keeps changing its object")
+        return Shipped(self.path, pending=self.workspace.why_contested(self.path))
 
     def _unite(self, *, displace: bool) -> Shipped:
         try:

@@ -203,7 +203,7 @@ class Shipment:
             demand_known(self.workspace, self.path, self.mark)
             with suppress(ConditionFailed, ObjectMissing):
                 return self._read_and_decide()
-        return Shipped(self.path, pending="another writer keeps changing its object")
+        return Shipped(self.path, pending=self.workspace.why_contested(self.path))
 
     def _read_and_decide(self) -> Shipped:
         try:

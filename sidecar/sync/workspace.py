@@ -129,6 +129,12 @@ class Workspace(Struct):
         """What the store says of the object at `path`; None if there is none."""
         return self.store.head(self.keys.object(path))
 
+    def why_contested(self, path: str) -> str:
+        """Why the object at `path` could not be written after some tries, as half a sentence."""
+        if self.head(path) is None:  # a store that keeps objects as files
+            return "the store takes no object at this name while it has others below it"
+        return "another writer keeps changing its object"
+
     def spool(self, path: str, *, if_match: str | None = None) -> tuple[ObjectHead, Spool]:
         """The object at `path`, read whole; raises ObjectMissing or ConditionFailed."""
         with self.store.open(self.keys.object(path), if_match=if_match) as download:

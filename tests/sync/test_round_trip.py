@@ -306,3 +306,23 @@ def test_a_link_that_leads_elsewhere_and_a_new_mode_of_a_directory_travel_by_the
     before = first.requests()
     first.backup()
     assert first.requests() == before, "said once"
+
+
+def test_a_file_in_the_place_of_a_directory_that_the_store_still_has_is_pending_for_that_reason(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    """SeaweedFS keeps objects as files."""
+    (pod,) = pods(settings_for, bucket, tmp_path, 1)
+    pod.start()
+    paths = ("skills/b", "projects/-w/s.jsonl")
+    for path in paths:
+        pod.write(f"{path}/x", "below")
+    pod.backup()
+    for path in paths:
+        (pod.home / path / "x").unlink()
+        (pod.home / path).rmdir()
+        pod.write(path, "a line\n")
+    result = pod.backup()
+    reason = "the store takes no object at this name while it has others below it"
+    assert {entry.path: entry.reason for entry in result.pending} == dict.fromkeys(paths, reason)
+    assert not result.durable

@@ -273,6 +273,19 @@ def test_transcripts_are_compared_line_by_line(
     assert ("tail.jsonl", Kind.UNFINISHED_LINE) in reasons
 
 
+def test_settings_that_are_cut_short_at_this_moment_are_refused_as_a_checkpoint_refuses_them(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1)
+    filled(pod)
+    pod.write("settings.json", '{"k": ')
+    pod.write(".claude.json", "")
+    refused = {entry.path: entry.reason for entry in pod.backup().refused}
+    assert set(refused) == {"settings.json", ".claude.json"}
+    found = {finding.path: (finding.kind, finding.reason) for finding in looked(pod, tmp_path).findings}
+    assert found == {path: (Kind.REFUSED, reason) for path, reason in refused.items()}
+
+
 def test_a_transcript_whose_first_line_is_not_whole_is_no_difference(
     bucket: str, settings_for: MakeSettings, tmp_path: Path
 ) -> None:
