@@ -9,8 +9,7 @@ its own, up to eight for a processor of the node, where two are enough: a first 
 
 The thresholds lie above the buffers in which a body comes from the network (up to 400 KiB): each of them
 mapped by itself is given back and made anew, zeroed page by page. A restore of 600 MiB took 310,000 page
-faults and 1.2 s of system time with 128 KiB, and takes 53,000 and 0.6 s; it peaks at 62 to 69 MiB instead of
-61 to 63.
+faults and 1.2 s of system time with 128 KiB, and takes 37,000 and 0.6 s; its peak of 60 MiB stays.
 """
 
 from __future__ import annotations

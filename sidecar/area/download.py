@@ -110,7 +110,7 @@ class Download:
         first, self._result = self._result, None
         end = min(RANGE_BYTES, self.info.size)
         try:
-            data = self._connection.call(self._what, lambda _: bytes(first.bytes()), of_body=True)  # type: ignore[union-attr]
+            data = self._connection.call(self._what, lambda _: _held(first), of_body=True)
             self._connection.traffic.count("get", requests=0, received=len(data))
         except Failure as broken:
             self._patience.after(broken)
@@ -122,7 +122,7 @@ class Download:
 
     def _range(self, offset: int, length: int) -> bytes:
         try:
-            return read_range(
+            return _range_of(
                 self._connection, self._key, offset, length, self.info.etag, self._patience.again()
             )
         except ConditionFailed as error:
@@ -207,13 +207,24 @@ def read_range(
     connection: Connection, key: str, offset: int, length: int, if_match: str, patience: Patience
 ) -> bytes:
     """Exactly `length` bytes from `offset` of the version `if_match`."""
+    return bytes(_range_of(connection, key, offset, length, if_match, patience))
+
+
+def _held(result: GetResult | None) -> bytes:
+    """The body as obstore holds it, which can be hashed and written: a copy would be as large again."""
+    return cast(bytes, result.bytes()) if result is not None else b""
+
+
+def _range_of(
+    connection: Connection, key: str, offset: int, length: int, if_match: str, patience: Patience
+) -> bytes:
     import obstore
 
     what = f"reading s3://{connection.target.bucket}/{key}"
     wanted = (offset, offset + length)
 
     def request(store: S3Store) -> bytes:
-        return bytes(obstore.get(store, key, options={"range": wanted, "if_match": if_match}).bytes())
+        return _held(obstore.get(store, key, options={"range": wanted, "if_match": if_match}))
 
     def attempt() -> bytes:
         connection.traffic.count("get")
