@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 # A first backup of 5,000 files has 8 MiB of them.
-MOST_BYTES = 16 * 1024 * 1024
+MOST_BYTES = 8 * 1024 * 1024
 
 
 class AtHand:
