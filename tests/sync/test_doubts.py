@@ -9,7 +9,7 @@ import pytest
 from sidecar.area.objects import Listing
 from sidecar.errors import StoreUnreachable
 from sidecar.sync import doubts
-from tests.sync.pods import MakeSettings, objects, pods
+from tests.sync.pods import MakeSettings, conflicts, objects, pods
 from tests.sync.test_journal import LOG, Running, run  # noqa: F401
 
 
@@ -93,3 +93,43 @@ def test_nothing_is_deleted_while_an_entry_of_it_is_in_doubt(
     (fresh,) = pods(settings_for, bucket, tmp_path / "fresh", 1)
     fresh.start()
     assert not (Path(fresh.settings.home) / LOG).exists()
+
+
+def test_what_a_flush_tried_beside_a_settling_does_not_come_back_once_it_was_taken_back(
+    bucket: str,
+    settings_for: MakeSettings,
+    tmp_path: Path,
+    run: Any,  # noqa: F811
+    s3: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1)
+    pod.append(LOG, "one\n")
+    running: Running = run(pod)
+    running.checkpoint()
+    pod.append(LOG, "two\n")
+    running.flush()
+    store = running.workspace.store
+    put, waiting = store.put, ["three\n"]
+
+    def flush_meanwhile(key: str, *rest: Any, **more: Any) -> str:
+        if key.endswith(LOG) and waiting:
+            pod.append(LOG, waiting.pop())
+            running.flush()
+        etag = put(key, *rest, **more)
+        if "/journal/" in key:
+            raise StoreUnreachable("the answer was lost")
+        return etag
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "put", flush_meanwhile)
+        running.checkpoint()
+    assert not waiting and objects(s3, bucket)[LOG] == b"one\ntwo\n"
+    pod.write(LOG, "one\ntwo\n")
+    for _ in range(3):
+        running.checkpoint()
+    running.crash()
+    (fresh,) = pods(settings_for, bucket, tmp_path / "fresh", 1)
+    fresh.start()
+    assert fresh.read(LOG) == b"one\ntwo\n", "what the agent took back is there again"
+    assert any(b"three\n" in data for data in conflicts(s3, bucket).values()), "it is kept nowhere"
