@@ -18,6 +18,7 @@ from benchmarks.counting import Wiretap
 from sidecar.settings import OPTIONS
 from sidecar.sync.ledger import Ledger
 from tests.processes import Sidecar, command, environ_of, free_port
+from tests.servers import ServerProcess as Server
 from tests.sync.pods import MakeSettings, objects
 
 LOG = "projects/-w/s.jsonl"
@@ -312,6 +313,50 @@ def test_conflicts_take_works_beside_a_running_sidecar(
         assert running.end(signal.SIGTERM) == 0
     assert objects(s3, bucket)["settings.json"] == b'{"v": "then"}\n'
     assert Path(settings.home, "settings.json").read_text() == '{"v": "then"}\n'
+
+
+# -- a store without conditions
+
+
+def test_two_backups_by_hand_on_a_store_that_ignores_conditions_lose_nothing_that_was_there(
+    rclone_server: Server, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    """Without the question one pod's line and its edit went, with nothing kept and nothing said."""
+    assert rclone_server.directory is not None
+    (rclone_server.directory / "weak").mkdir()
+    settings = [
+        settings_for("weak", user_id="ada", home=str(tmp_path / name), state_dir=tmp_path / f"state-{name}")
+        for name in ("one", "two", "three")
+    ]
+    one, two, three = (environ_of(each) | rclone_server.environ() for each in settings)
+    write(settings[0], LOG, '{"n": 0}\n')
+    write(settings[0], "skills/a.md", "first")
+    assert "The store ignores conditional writes" in command(one, "backup").stderr
+    assert "ignores" not in command(two, "restore").stderr, "who only reads does not ask"
+    for number, each in ((1, settings[0]), (2, settings[1])):
+        write(each, LOG, f'{{"n": 0}}\n{{"n": {number}}}\n')
+        write(each, "skills/a.md", f"edit {number}")
+    for environ in (one, two):
+        done = command(environ, "backup")
+        assert done.returncode == 0, done.stderr
+        assert "The store ignores conditional writes" in done.stderr
+    command(three, "restore")
+    lines = (Path(settings[2].home) / LOG).read_text().splitlines()
+    assert sorted(lines) == ['{"n": 0}', '{"n": 1}', '{"n": 2}']
+    kept = json.loads(command(three, "conflicts", "ls", "--json").stdout)
+    assert [version["path"] for version in kept] == ["skills/a.md"]
+
+
+def test_a_store_that_honours_conditions_is_asked_once(bucket: str, settings_for: MakeSettings) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    asked = []
+    with Wiretap(settings.aws["AWS_ENDPOINT_URL"], 0) as tap:
+        environ = environ_of(settings, AWS_ENDPOINT_URL=tap.endpoint)
+        for number in range(3):
+            write(settings, "CLAUDE.md", f"edit {number}")
+            assert command(environ, "backup").returncode == 0
+            asked.append(tap.take().requests.get("DELETE", 0))
+    assert asked == [1, 0, 0], "the question's object goes again"
 
 
 # -- verify

@@ -73,6 +73,7 @@ def _restored(settings: Settings, user_id: str, dry_run: bool, token_file: str |
 def _opened(settings: Settings, store: Store, user_id: str) -> Iterator[Workspace]:
     with Workspace.open(settings, store, user_id, live=False) as workspace:
         tell_access(workspace)
+        workspace.ask_conditions_first()
         yield workspace
 
 
@@ -146,6 +147,7 @@ def _backed_up(settings: Settings, user_id: str, dry_run: bool, token_file: str 
     try:
         store = Store.connect(settings, outage_seconds=settings.restore_timeout_seconds)
         with Workspace.open(settings, store, user_id, live=True, make_home=False) as workspace:
+            workspace.ask_conditions_first()
             return backup_home(workspace, watcher=Shown(), dry_run=dry_run)
     except LedgerBusy as busy:
         from sidecar.commands.asking import RunningSidecar

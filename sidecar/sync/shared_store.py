@@ -12,12 +12,8 @@ from sidecar.area.traffic import Listener
 from sidecar.errors import AccessDenied, SidecarError
 from sidecar.logs import log
 from sidecar.settings import Settings
+from sidecar.sync.guard import WEAK_GUARD
 from sidecar.sync.threads import in_thread
-
-WEAK_GUARD = (
-    "The store ignores conditional writes: we read before we write, "
-    "and whoever writes in between is overwritten"
-)
 
 
 class SharedStore:

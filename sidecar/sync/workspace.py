@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -46,6 +47,8 @@ class Workspace(Struct):
     seen_folded: set[str] = field(default_factory=set)
     _named: set[tuple[str, str]] = field(default_factory=set)
     _announcement: Callable[[], None] | None = None
+    _unasked: bool = False
+    _asking: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def open(
@@ -174,6 +177,23 @@ class Workspace(Struct):
         announcement, self._announcement = self._announcement, None
         if announcement:
             announcement()
+        if self._unasked:
+            self._ask_conditions()
+
+    def ask_conditions_first(self) -> None:
+        """Have the store asked whether it honours conditions before the first object is written.
+
+        For a process that did not ask when it began: one that only reads has no need to.
+        """
+        self._unasked = True
+
+    def _ask_conditions(self) -> None:
+        from sidecar.sync import guard
+
+        with self._asking:  # who comes meanwhile waits for the answer
+            if self._unasked:
+                guard.ask(self)
+                self._unasked = False
 
     def first_time(self, path: str, reason: str) -> bool:
         """True the first time that this is said of `path`: a warning each interval would hide the others."""

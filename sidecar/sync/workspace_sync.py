@@ -70,6 +70,7 @@ async def _with_workspace(user_id: str, bucket: str, operation: Callable[[Worksp
     def work() -> T:
         settings = _settings(bucket)
         with Workspace.open(settings, Store.connect(settings), user_id, live=True) as workspace:
+            workspace.ask_conditions_first()
             return operation(workspace)
 
     return await in_thread(work, "workspace-sync")
