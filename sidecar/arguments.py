@@ -42,7 +42,7 @@ def _columns() -> int:
     try:
         given = int(os.environ.get("COLUMNS", "0"))
         return given if given > 0 else os.get_terminal_size(sys.stdout.fileno()).columns or 80
-    except (ValueError, OSError):  # no number; no terminal
+    except (AttributeError, ValueError, OSError):  # no output at all; no number; no terminal
         return 80
 
 

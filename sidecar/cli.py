@@ -42,8 +42,9 @@ def _leave(code: int) -> None:
     """End the process as it is: to take the interpreter down first is an eighth of what `restore` of an empty
     area takes, and frees what the kernel frees anyway."""
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # it was closed before we began
+                stream.flush()
     except OSError:  # the interpreter's own end says why, and that it failed
         return
     os._exit(code)

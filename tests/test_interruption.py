@@ -140,3 +140,16 @@ def test_a_dry_run_after_a_restore_tells_what_is_new(
 def test_a_bucket_that_the_embedded_server_will_not_have_is_a_sentence(weed_server: EmbeddedS3) -> None:
     with pytest.raises(SidecarError, match=r"did not make the bucket 'b' .*3 to 63"):
         weed_server.create_bucket("b")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_command_that_has_nowhere_to_speak_ends_as_it_would(
+    settings_for: MakeSettings, closed: str
+) -> None:
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -m sidecar.cli restore {closed}', sys.executable],
+        env=environ_of(settings_for(None, user_id=None)),
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0  # no user is known yet: the restore waits for the first trigger
