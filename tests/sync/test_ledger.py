@@ -19,7 +19,7 @@ from sidecar.sync import ledger_file
 from sidecar.sync.ledger import Ledger, LedgerBusy
 from sidecar.sync.ledger_content import content_of
 from sidecar.sync.ledger_file import LedgerFile
-from sidecar.sync.marks import RACY_NS, Mark, Settled, lasting
+from sidecar.sync.marks import RACY_NS, Flushed, Mark, Settled, lasting
 
 HOME = (1, 2)
 STAT = FileStat("a/b.json", 3, 10**18, 10**18 + 1, 0o600, 77)
@@ -344,3 +344,38 @@ def test_thousands_of_marks_are_written_and_read_again(tmp_path: Path) -> None:
         ledger.save()
     with opened(tmp_path) as ledger:
         assert ledger.marks() == marks
+
+
+def test_a_number_given_before_a_file_is_read_is_new_also_where_no_entry_is_left(tmp_path: Path) -> None:
+    """A flush beside the reading has the reader declare the older entries void: under a key of its own."""
+    with opened(tmp_path) as ledger:
+        used = ledger.next_sequence()
+        ledger.record_flush(used, 10, {"a": Flushed(3, "d" * 64, 0)})
+        ledger.entry_removed(used)
+        given = ledger.known("a").number
+        assert given > used, "a key would name a second body"
+        assert ledger.next_sequence() > given
+
+
+@pytest.mark.parametrize("tried_before", [False, True])
+def test_what_a_flush_tried_beside_a_settling_is_kept(tmp_path: Path, tried_before: bool) -> None:
+    """Its answer is lost: the next flush must see whether the file still goes on from it."""
+    flushed, later = Flushed(3, "d" * 64, 0), Flushed(9, "e" * 64, 0)
+    with opened(tmp_path) as ledger:
+        ledger.record_flush(ledger.next_sequence(), 10, {"a": flushed})
+        if tried_before:
+            ledger.trying(ledger.next_sequence(), {"a": (flushed, Flushed(6, "f" * 64, 0))})
+        known = ledger.known("a")
+        ledger.trying(ledger.next_sequence(), {"a": (flushed, later)})
+        ledger.fold("a", known.flushed, flushed)
+        now = ledger.flushed("a")
+    assert now and now.tried == (later.size, later.digest)
+
+
+def test_what_was_tried_before_a_settling_is_settled_with_it(tmp_path: Path) -> None:
+    flushed = Flushed(3, "d" * 64, 0)
+    with opened(tmp_path) as ledger:
+        ledger.trying(ledger.next_sequence(), {"a": (flushed, Flushed(6, "f" * 64, 0))})
+        ledger.fold("a", ledger.known("a").flushed, Flushed(6, "f" * 64, 0))
+        now = ledger.flushed("a")
+    assert now and now.tried is None
