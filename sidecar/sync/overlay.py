@@ -94,9 +94,14 @@ def _is_known(workspace: Workspace, path: str) -> bool:
 
 def _lay_lines(workspace: Workspace, path: str, writers: Mapping[str, Sequence[Lines]]) -> int:
     last = max((record for records in writers.values() for record in records), key=lambda r: r.mtime_ns)
+    brought = 0
     if not workspace.is_there(path):
-        return 0 if _is_known(workspace, path) else _lay_new(workspace, path, writers, last)
-    brought = _bring_what_comes_before(workspace, path, writers)
+        if _is_known(workspace, path):
+            return 0
+        brought = _bring_what_no_listing_showed(workspace, path, writers)
+        if not workspace.is_there(path):
+            return _lay_new(workspace, path, writers, last)
+    brought += _bring_what_comes_before(workspace, path, writers)
     with open_file(workspace.home, path) as file:
         data, stat = unfold.missing(file, writers), file.stat
         if not data:
@@ -131,6 +136,22 @@ def _bring_what_comes_before(workspace: Workspace, path: str, writers: Mapping[s
     arrival = bring(workspace, Wanted(path, head.info, {}, RestoreStep.APPEND))
     if arrival.problem:
         raise FileChanged(f"{path}: {arrival.problem}", "the next restore adds the rest")
+    return arrival.bytes
+
+
+def _bring_what_no_listing_showed(
+    workspace: Workspace, path: str, writers: Mapping[str, Sequence[Lines]]
+) -> int:
+    """Lines that go on from others say that there was an object. A store may not list it for a while; laid on
+    alone, they would be a truncated file, and what came later would come behind them."""
+    if not all(record.offset for records in writers.values() for record in records):
+        return 0
+    head = workspace.head(path)
+    if head is None:
+        return 0  # deleted by another: what the journal has is all there is
+    arrival = bring(workspace, Wanted(path, head.info, {}, RestoreStep.TAKE))
+    if arrival.problem:
+        raise FileChanged(f"{path}: {arrival.problem}", "the next restore brings it")
     return arrival.bytes
 
 

@@ -13,7 +13,7 @@ from tests.sync.machine import LOGS, SECOND_NS, SETTINGS, Life, World, world_in
 from tests.sync.machine_points import Events
 from tests.sync.machine_scenes import SCENES, play
 from tests.sync.machine_truth import lines_of
-from tests.sync.memory_store import Crash, Fate
+from tests.sync.memory_store import Crash, Fate, Lie
 
 LOG = LOGS[0]
 
@@ -757,4 +757,19 @@ def test_nothing_is_displaced_where_the_copy_of_it_was_refused(world: World, pat
     world.edit(a, SETTINGS)
     aside = [Fate.NORMAL, Fate.REFUSED]  # the object is read, the copy is refused
     world.backup(a, {f"before get {world.keys.object(path)}": [lambda: world.trouble(a, aside)]})
+    world.settle()
+
+
+def test_a_journal_is_not_laid_alone_where_a_listing_lacks_the_object_that_it_goes_on_from(
+    world: World,
+) -> None:
+    a, b = world.pods
+    world.append(a, LOG, 2)
+    world.edit(a, SETTINGS)  # the area is not empty for whoever does not see the transcript
+    world.run(a)
+    world.append(a, LOG)
+    world.flush(a)
+    b.store.lies = {OF_LOG: Lie.LACKING}
+    world.start(b)
+    assert b.content(LOG) == a.content(LOG)
     world.settle()
