@@ -10,15 +10,16 @@ bucket before anything is deleted. A deletion that fails is a WARNING, and the n
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
 
-from sidecar.errors import HomeError
+from sidecar.errors import HomeError, SidecarError
 from sidecar.home.entries import Scan
 from sidecar.home.reads import open_file
 from sidecar.logs import log
+from sidecar.sync import fold
 from sidecar.sync.deletion_rules import CLEANUP_DAYS, absent, looks_like_cleanup
 from sidecar.sync.marks import Mark
 from sidecar.sync.workspace import Workspace
@@ -54,8 +55,8 @@ def _same_home(workspace: Workspace, missing: list[str]) -> bool:
     """
     if workspace.ledger.header.extra.get(_HOME) == list(workspace.home.identity):
         return True
-    for path in missing:
-        workspace.ledger.forget(path)
+    if not forget(workspace, missing):
+        return False
     remember(workspace, _HOME, list(workspace.home.identity))
     if missing:
         log.warning(
@@ -64,6 +65,28 @@ def _same_home(workspace: Workspace, missing: list[str]) -> bool:
             len(missing),
         )
     return False
+
+
+def forget(workspace: Workspace, paths: Iterable[str]) -> bool:
+    """Forget `paths`, which the home lacks; False where some must wait for the bucket.
+
+    What only own entries hold goes into its object first: a new file of that name would settle them unseen.
+    """
+    ledger, entries = workspace.ledger, workspace.ledger.entries()
+    carried = {path for entry in entries.values() for path in entry.paths}
+    all_done = True
+    for path in paths:
+        flushed = ledger.flushed(path)
+        try:
+            after = flushed.folded if flushed else 0
+            done = path not in carried or fold.settle_orphan(workspace, path, after, ledger.sequence)
+        except SidecarError as error:
+            log.warning("What only the journal holds of %s is not in its object yet: %s", path, error)
+            done = False
+        if done:
+            ledger.forget(path)
+        all_done = all_done and done
+    return all_done
 
 
 def is_gone(workspace: Workspace, path: str) -> bool:

@@ -128,13 +128,13 @@ def _is_settled(workspace: Workspace, proofs: _Proofs, path: str, sequence: int)
         return True
     if workspace.is_there(path):
         return False
-    settled = _settle_orphan(workspace, path, flushed.folded, flushed.sequence)
+    settled = settle_orphan(workspace, path, flushed.folded, flushed.sequence)
     if settled:
         workspace.ledger.fold(path, flushed, flushed)
     return settled
 
 
-def _settle_orphan(workspace: Workspace, path: str, after: int, upto: int) -> bool:
+def settle_orphan(workspace: Workspace, path: str, after: int, upto: int) -> bool:
     """Put what these own entries hold of a path that is no longer in the home into its object."""
     writer = workspace.ledger.writer
     lines, wholes = _sorted(journal_reader.own_records(workspace, path, after, upto))
@@ -147,7 +147,7 @@ def _is_held(workspace: Workspace, proofs: _Proofs, path: str, sequence: int) ->
     longer knows (its home was another, its deletion refused): judged by the bytes, as what others left."""
     newest = max(workspace.ledger.entries(), default=sequence)
     if not workspace.is_there(path):
-        return _settle_orphan(workspace, path, sequence - 1, newest)
+        return settle_orphan(workspace, path, sequence - 1, newest)
     lines, wholes = _sorted(journal_reader.own_records(workspace, path, sequence - 1, newest))
     if not all(unfold.contained(record, proofs.lines(path)) for record in lines):
         return False  # the next checkpoint ships what the restore brought
@@ -165,7 +165,7 @@ def _holds(workspace: Workspace, proofs: _Proofs, path: str, sequence: int) -> b
         return _is_held(workspace, proofs, path, sequence)
     if not workspace.is_there(path):  # a later entry may have declared it void
         newest = max(workspace.ledger.entries(), default=sequence)
-        return _settle_orphan(workspace, path, sequence - 1, newest)
+        return settle_orphan(workspace, path, sequence - 1, newest)
     mark = workspace.ledger.mark(path)
     if mark and mark.settled:
         return True  # it lost, and is under conflicts/

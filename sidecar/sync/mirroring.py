@@ -15,7 +15,7 @@ from sidecar.errors import AccessDenied, ConditionFailed, FormatError, SidecarEr
 from sidecar.logs import log
 from sidecar.sync import doubts, rewritten
 from sidecar.sync.deletion_rules import Brake, braked
-from sidecar.sync.deletions import is_gone, remember
+from sidecar.sync.deletions import forget, is_gone, remember
 from sidecar.sync.journal_reader import read_journal
 from sidecar.sync.transfers import Job, run_jobs
 from sidecar.sync.workspace import Workspace
@@ -146,9 +146,7 @@ def _delete(workspace: Workspace, path: str, etag: str) -> bool:
 def _refuse(workspace: Workspace, paths: list[str], known: int) -> Mirrored:
     """The brake: nothing is deleted. What a person removed from the bucket since is no longer missed."""
     listed = workspace.store.list(workspace.keys.objects).objects
-    for path in paths:
-        if workspace.keys.object(path) not in listed:
-            workspace.ledger.forget(path)
+    forget(workspace, [path for path in paths if workspace.keys.object(path) not in listed])
     held = [path for path in paths if workspace.keys.object(path) in listed]
     if held and workspace.first_time(workspace.keys.objects, f"brake {len(held)} of {known}"):
         log.warning(

@@ -15,10 +15,11 @@ from sidecar.home.entries import FileStat, Refused, Scan
 from sidecar.settings import Settings
 from sidecar.sync import picture
 from sidecar.sync.deletion_rules import WINDOW_SECONDS, Brake, absent, braked, looks_like_cleanup
+from sidecar.sync.deletions import candidates, remember
 from sidecar.sync.flusher import Flusher
 from sidecar.sync.marks import Mark
 from tests.servers import Server, client
-from tests.sync.pods import T0, MakeSettings, Pod, objects, pods
+from tests.sync.pods import T0, MakeSettings, Pod, conflicts, objects, pods
 
 DAY_NS = 86_400_000_000_000
 LOG = "projects/-w/s.jsonl"
@@ -426,3 +427,27 @@ def test_what_was_journalled_in_another_home_does_not_hold_the_journal_up(
     assert objects(s3, bucket, JOURNAL) == {}, "an entry of a forgotten path stays for ever"
     left = objects(s3, bucket)
     assert (left[LOG], left["skills/5.md"]) == (b"one\ntwo\n", b"changed")
+
+
+def test_what_is_made_anew_in_another_home_does_not_settle_what_was_journalled_in_the_old_one(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    (pod,) = mirroring(settings_for, bucket, tmp_path)
+    pod.start()
+    fill(pod)
+    pod.append(LOG, "one\n")
+    pod.backup()
+    pod.append(LOG, "two\n")
+    with pod.open() as workspace:
+        assert Flusher(workspace).flush().durable
+        (pod.home / LOG).unlink()
+        remember(workspace, "home", [0, 0])  # what the ledger knows, it learned in another home
+        assert candidates(workspace, Scan()) == []
+        pod.append(LOG, "anew\n")
+        assert Flusher(workspace).flush().durable
+    for _ in range(4):
+        pod.backup()
+    assert objects(s3, bucket, JOURNAL) == {}
+    kept = b"".join([objects(s3, bucket)[LOG], *conflicts(s3, bucket).values()])
+    assert b"two\n" in kept, "what was durable is nowhere"
+    assert b"anew\n" in kept
