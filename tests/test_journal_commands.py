@@ -8,6 +8,7 @@ import pytest
 
 from sidecar.sync.flusher import Flusher
 from tests.processes import Sidecar, command, environ_of
+from tests.servers import ServerProcess as Server
 from tests.sync.pods import MakeSettings, Pod, objects, pods
 
 LOG = "projects/-w/s.jsonl"
@@ -68,6 +69,24 @@ def test_every_journal_of_a_bucket_is_folded_and_a_second_run_finds_nothing(
         assert area == {LOG: f'{{"of": "{user}"}}\n'.encode(), "CLAUDE.md": f"memory of {user}".encode()}
         assert not objects(s3, bucket, f"user_data/{user}/.claude-sidecar/journal/")
     assert checkpoint_all_users(made[0].settings) == 0
+
+
+def test_folding_by_hand_asks_a_store_that_ignores_conditions_too(
+    rclone_server: Server,
+    settings_for: MakeSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from sidecar.commands.journal import checkpoint_all_users
+
+    assert rclone_server.directory is not None
+    (rclone_server.directory / "weak-journal").mkdir()
+    (pod,) = pods(settings_for, "weak-journal", tmp_path, 1, endpoint=rclone_server.endpoint)
+    flush_and_die(pod, '{"n": 1}\n')
+    monkeypatch.setattr("sidecar.sync.journal_reader.ALIVE_SECONDS", -1.0)
+    assert checkpoint_all_users(pod.settings) == 0
+    assert "The store ignores conditional writes" in caplog.text
 
 
 def test_drain_reaches_the_sidecar_of_this_pod(

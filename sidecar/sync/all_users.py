@@ -60,6 +60,7 @@ def fold_all_users(settings: Settings, store: Store, place: Path) -> Iterator[Us
 
 def _fold_user(settings: Settings, store: Store, user_id: str) -> UserFolded:
     with Workspace.open(settings, store, user_id, live=False) as workspace:
+        workspace.ask_conditions_first()
         # Twice: an entry goes when two passes found it contained (rule 13).
         removed = fold(workspace).removed + fold(workspace).removed
         left = read_journal(workspace)

@@ -78,6 +78,7 @@ def _put(
         base=record.base if isinstance(record, Whole) else "",
     )
     try:
+        workspace.moving()
         workspace.store.put(
             workspace.keys.object(path), body, condition=condition, metadata=metadata.written(described)
         )
