@@ -178,10 +178,21 @@ def test_a_policy_that_hides_the_packs_costs_requests_only(
     assert fault_proxy.seen("GET", ".tar.zst")
 
 
-def test_a_plan_downloads_no_pack(bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any) -> None:
+def test_a_plan_downloads_no_pack(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, second = backed_up(settings_for, bucket, tmp_path)
+    opened: list[str] = []
+    open_object = second.store.open
+
+    def noted(key: str, **more: Any) -> Any:
+        opened.append(key.removeprefix("user_data/ada/.claude-sidecar/"))
+        return open_object(key, **more)
+
+    monkeypatch.setattr(second.store, "open", noted)
     assert second.start(dry_run=True).files == 158
-    assert gets(second) <= 3, "the tombstone, the manifest and its part"
+    assert len(opened) == 3, "more than the tombstone, the manifest and its part"
+    assert not [key for key in opened if key.endswith(".tar.zst")]
 
 
 def test_the_last_checkpoint_of_a_pod_packs_nothing_and_one_that_is_stopped_names_no_half_pack(
