@@ -1,18 +1,23 @@
 """How a pod ends: a notice, SIGTERM, a bucket that is slow or away, and what is said of it."""
 
+import os
 import signal
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sidecar.area.keys import AreaKeys
+from sidecar.area.store import Store
+from sidecar.sync.erasure import erase
 from sidecar.sync.marks import RACY_NS
 from tests import faults
 from tests.fault_proxy import Fault, FaultProxy
 from tests.processes import Sidecar, environ_of
 from tests.running import LOG, append, eventually, fresh_pod, journalled, metrics, sidecar, termination
-from tests.sync.pods import MakeSettings, objects
+from tests.sync.pods import T0, MakeSettings, objects
 
 MIB = 1024 * 1024
 # Everything that a checkpoint does after its scan breaks.
@@ -323,3 +328,25 @@ def test_what_hangs_behind_the_last_file_takes_nothing_from_what_is_durable(
     assert human.startswith("All durable at 20"), human
     assert document["durable"] is True
     assert objects(s3, bucket)[LOG] == b'{"n": 1}\n'
+
+
+def test_what_was_forgotten_is_never_called_durable_in_the_end(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    """The sidecar learned of it; what it did not send is gone since, so nothing is left to name."""
+    settings = settings_for(bucket, user_id="ada")
+    append(settings, LOG, '{"n": 1}\n')
+    os.utime(Path(settings.home) / LOG, ns=(T0, T0))  # its times alone prove that it is what was sent
+    times = {"CLAUDE_SIDECAR_GRACE_SECONDS": "3", "CLAUDE_SIDECAR_SYNC_DELAY_SECONDS": "600"}
+    with sidecar(settings, tmp_path, **times) as running:
+        running.wait_for("/readyz")
+        eventually(lambda: LOG in objects(s3, bucket), running)
+        erase(Store.connect(settings), AreaKeys("user_data", "ada"), now=datetime.now(UTC))
+        append(settings, "plans/a.md", "plan")
+        running.call("POST", "/v1/sync?wait=checkpoint&timeout=10")
+        eventually(lambda: "nothing is uploaded" in running.text(), running)
+        (Path(settings.home) / "plans/a.md").unlink()
+        assert running.end(signal.SIGTERM) == 1, running.text()
+    human, document = termination(tmp_path)
+    assert document["durable"] is False, human
+    assert "All durable" not in running.text()

@@ -17,12 +17,15 @@ from sidecar.sync.flushing import Flushing
 from sidecar.sync.operations import Operations
 from sidecar.sync.results import BackupResult, Unsynced
 from sidecar.sync.threads import in_thread
+from sidecar.sync.tombstones import UserForgotten
 from sidecar.sync.unsynced import unsynced
 
 # Kept back from the last checkpoint for the end mark, and the longest look for what is not durable.
 END_MARK_SECONDS = 0.4
 LOOK_SECONDS = 0.5
 NOT_IN_TIME = "the bucket did not take it in time"
+# Where these went wrong, a home that differs in nothing from its ledger says nothing of the bucket.
+_NOTHING_TO_NAME = (HomeError.kind, UserForgotten.kind)
 
 Checkpoint = Callable[[Callable[[], bool]], Awaitable[BackupResult]]
 
@@ -120,14 +123,14 @@ class Ending:
 
         A checkpoint names what is in no object; the look knows what the journal has of it. Where nobody names
         anything, all is durable, whatever of the last backup was cut off; but not where the home could not be
-        used: what may not be read in it looks like nothing.
+        used: what may not be read in it looks like nothing. Nor where the user was forgotten.
         """
         last, begun_at = self._books.last_flush, self._books.clock()
         told = result.pending or (last.pending if last and not last.durable else ())
         seen: tuple[Unsynced, ...] | None = None
         with contextlib.suppress(TimeoutError, SidecarError):
             seen = await asyncio.wait_for(in_thread(self._look, "look"), LOOK_SECONDS)
-        if seen == () and not told and result.kind != HomeError.kind:
+        if seen == () and not told and result.kind not in _NOTHING_TO_NAME:
             log.info("Every file was in the bucket when the last backup was cut off: %s", result.error)
             whole = replace(result, durable=True, error=None, kind=None, hint=None)
             self._books.note(whole, begun_at, dirty=False)
