@@ -38,6 +38,18 @@ def test_a_user_id_that_cannot_be_a_prefix(user: str, verb: str, settings_for: M
 
 
 @pytest.mark.parametrize("verb", ["restore", "backup"])
+@pytest.mark.parametrize(
+    ("name", "value"), [("CLAUDE_SIDECAR_EXCLUDE", "["), ("AWS_ENDPOINT_URL", "nonsense")]
+)
+def test_a_setting_that_is_found_wrong_only_where_it_is_used(
+    bucket: str, settings_for: MakeSettings, verb: str, name: str, value: str
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    Path(settings.home).mkdir(parents=True)
+    one_sentence(command(environ_of(settings, **{name: value}), verb), 2, name)
+
+
+@pytest.mark.parametrize("verb", ["restore", "backup"])
 @pytest.mark.parametrize("hidden_by", ["the home's link", "the state's link"])
 def test_a_state_directory_in_the_home_behind_a_link(
     bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, verb: str, hidden_by: str
@@ -53,7 +65,7 @@ def test_a_state_directory_in_the_home_behind_a_link(
         (tmp_path / "link").symlink_to(real / "below")
         home, state = real, tmp_path / "link/state"
     settings = settings_for(bucket, user_id="ada", home=str(home), state_dir=state)
-    one_sentence(command(environ_of(settings), verb), 1, "CLAUDE_SIDECAR_STATE_DIR", "lies inside the home")
+    one_sentence(command(environ_of(settings), verb), 2, "CLAUDE_SIDECAR_STATE_DIR", "lies inside the home")
     assert not state.exists()
     assert "Contents" not in s3.list_objects_v2(Bucket=bucket, Prefix="user_data/")
 

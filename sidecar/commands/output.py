@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from sidecar.errors import SidecarError
+from sidecar.errors import SettingsError, SidecarError
 from sidecar.logs import as_json, log, printable
 from sidecar.sync.progress import Progress
 
@@ -20,6 +20,11 @@ _LINE_SECONDS = 10.0
 # JSON leaves these as they are, and a terminal does not: C1 controls, and marks that turn text around.
 _UNSEEN = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _TERMINAL_SECONDS = 0.1
+
+
+def failure_code(kind: str | None) -> int:
+    """The exit code of an operation that ended with an error of this kind."""
+    return WRONG_USE if kind == SettingsError.kind else FAILED
 
 
 def say(line: str = "") -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from sidecar.area.store import Store
-from sidecar.commands.output import DONE, FAILED, PARTLY, Shown, mib, print_json, say, sentence
+from sidecar.commands.output import DONE, PARTLY, Shown, failure_code, mib, print_json, say, sentence
 from sidecar.errors import SettingsError, SidecarError
 from sidecar.logs import log
 from sidecar.settings import BUCKET_NOT_CONFIGURED, Settings
@@ -32,8 +32,8 @@ def restore(
 ) -> int:
     """The init hook. The restore policy decides what a failure does to the pod.
 
-    ``auto``: an outage lets the agent start (0), a wrong configuration does not (1). ``continue``: always 0.
-    ``require``: 1 on any failure, 3 where something did not come.
+    ``auto``: an outage lets the agent start (0), a wrong configuration does not (1; a wrong setting: 2).
+    ``continue``: always 0. ``require``: 1 or 2 on any failure, 3 where something did not come.
     """
     if settings.user_id is None:
         log.info("No user is known yet: the restore waits for the first trigger")
@@ -103,7 +103,7 @@ def _restore_code(policy: str, result: SyncResult) -> int:
         say_it("The restore failed: %s", sentence(result.error, result.hint))
         if may_start:
             log.warning("The agent starts without its history; the sidecar adds what is missing when it can")
-        return DONE if may_start else FAILED
+        return DONE if may_start else failure_code(result.kind)
     if result.not_restored and policy == "require":
         return PARTLY
     return DONE
@@ -112,7 +112,7 @@ def _restore_code(policy: str, result: SyncResult) -> int:
 def backup(
     settings: Settings, *, dry_run: bool = False, as_json: bool = False, token_file: str | None = None
 ) -> int:
-    """A checkpoint by hand: 0 all eligible files are in the bucket, 3 some are not, 1 failed."""
+    """A checkpoint by hand: 0 all eligible files are in the bucket, 3 some are not, 1 or 2 failed."""
     user_id = demanded_user(settings)
     result = _backed_up(settings, user_id, dry_run, token_file)
     if as_json:
@@ -125,7 +125,7 @@ def backup(
         log.info("Nothing to back up: %s in %s changed since the last backup", what, home)
     if result.error:
         log.error("The backup failed: %s", sentence(result.error, result.hint))
-        return FAILED
+        return failure_code(result.kind)
     return DONE if result.durable or dry_run else PARTLY
 
 
