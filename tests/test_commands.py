@@ -19,6 +19,7 @@ from sidecar.settings import OPTIONS
 from sidecar.sync.ledger import Ledger
 from tests.processes import Sidecar, command, environ_of, free_port
 from tests.servers import ServerProcess as Server
+from tests.servers import client
 from tests.sync.pods import MakeSettings, objects
 
 LOG = "projects/-w/s.jsonl"
@@ -322,8 +323,7 @@ def test_two_backups_by_hand_on_a_store_that_ignores_conditions_lose_nothing_tha
     rclone_server: Server, settings_for: MakeSettings, tmp_path: Path
 ) -> None:
     """Without the question one pod's line and its edit went, with nothing kept and nothing said."""
-    assert rclone_server.directory is not None
-    (rclone_server.directory / "weak").mkdir()
+    client(rclone_server).create_bucket(Bucket="weak")
     settings = [
         settings_for("weak", user_id="ada", home=str(tmp_path / name), state_dir=tmp_path / f"state-{name}")
         for name in ("one", "two", "three")

@@ -9,6 +9,7 @@ import pytest
 from sidecar.sync.flusher import Flusher
 from tests.processes import Sidecar, command, environ_of
 from tests.servers import ServerProcess as Server
+from tests.servers import client
 from tests.sync.pods import MakeSettings, Pod, objects, pods
 
 LOG = "projects/-w/s.jsonl"
@@ -80,8 +81,7 @@ def test_folding_by_hand_asks_a_store_that_ignores_conditions_too(
 ) -> None:
     from sidecar.commands.journal import checkpoint_all_users
 
-    assert rclone_server.directory is not None
-    (rclone_server.directory / "weak-journal").mkdir()
+    client(rclone_server).create_bucket(Bucket="weak-journal")
     (pod,) = pods(settings_for, "weak-journal", tmp_path, 1, endpoint=rclone_server.endpoint)
     flush_and_die(pod, '{"n": 1}\n')
     monkeypatch.setattr("sidecar.sync.journal_reader.ALIVE_SECONDS", -1.0)
