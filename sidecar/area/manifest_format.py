@@ -48,6 +48,8 @@ WINDOW_LOG = 23
 _NAME = re.compile(r"[0-9a-f]{64}\.(?:json|tar)\.zst")
 # What JSON's integers can carry: what is beyond was read as a fraction and could not be written again.
 _LEAST, _LIMIT = -(2**63), 2**64
+# What reading somebody else's document may end in; it may be nested deeper than anybody can follow.
+_WRONG = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
 
 
 class Root(Struct, frozen=True):
@@ -136,7 +138,7 @@ def decoded_root(data: bytes, where: str) -> Root:
             _count(document.generation),
             str(document.writer),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except _WRONG as error:
         raise _damaged(where) from error
 
 
@@ -147,7 +149,7 @@ def decoded_part(data: bytes, name: str) -> Changes:
     document = _document(data, name)
     try:
         return _changes_of(document)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except _WRONG as error:
         raise _damaged(name) from error
 
 
@@ -256,7 +258,7 @@ def _document(data: bytes, where: str) -> _Document:
         major, minor = (int(part) for part in str(json.decode(text, type=_Version).version).split("."))
         if major == FORMAT_MAJOR and minor <= FORMAT_MINOR + 1:
             return json.decode(text, type=_Document)
-    except (zstd.ZstdError, ValueError, KeyError, TypeError) as error:
+    except (zstd.ZstdError, *_WRONG) as error:
         raise _damaged(where) from error
     raise FormatError(
         f"the manifest {where} has format {major}.{minor}, which is too new or too old",

@@ -7,7 +7,14 @@ import orjson
 import pytest
 
 from sidecar.area.manifest import Changes, FileEntry, PackEntry
-from sidecar.area.manifest_format import Root, decoded_root, encoded_root
+from sidecar.area.manifest_format import (
+    PART_SUFFIX,
+    Root,
+    decoded_part,
+    decoded_root,
+    encoded_root,
+    name_of,
+)
 from sidecar.errors import FormatError, ObjectDamaged
 
 if sys.version_info >= (3, 14):
@@ -29,6 +36,16 @@ ROOT = Root(
 def document(**changed: Any) -> bytes:
     whole = orjson.loads(zstd.decompress(encoded_root(ROOT)))
     return zstd.compress(orjson.dumps({**whole, **changed}))
+
+
+def test_a_document_that_is_nested_without_end_is_damaged() -> None:
+    deep = b"[" * 100_000 + b"]" * 100_000
+    whole = zstd.decompress(document(directories={"d": "deep"}))
+    data = zstd.compress(whole.replace(b'"deep"', deep))
+    with pytest.raises(ObjectDamaged):
+        decoded_root(data, "k")
+    with pytest.raises(ObjectDamaged):
+        decoded_part(data, name_of(data, PART_SUFFIX))
 
 
 def test_a_root_is_read_as_it_was_written() -> None:
