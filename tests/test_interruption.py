@@ -78,6 +78,35 @@ def test_a_signal_ends_a_command_with_a_sentence_and_the_code_of_the_signal(
     assert "Traceback" not in ended.stderr
 
 
+# Commands whose output goes nowhere, as they are started by a shell.
+_STALLED = "lambda: sys.stdout.write('x' * 2_000_000)"
+_CLOSED = "lambda: print('begun', file=sys.stderr, flush=True) or time.sleep(60)"
+
+
+@pytest.mark.parametrize(
+    ("work", "closed"), [(_STALLED, ""), (_CLOSED, ">&-")], ids=["nobody reads it", "it is closed"]
+)
+def test_a_signal_ends_a_command_whose_output_goes_nowhere(work: str, closed: str) -> None:
+    code = (
+        "import sys, time; from sidecar.commands.interruption import until_signalled; "
+        f"until_signalled('it', {work})"
+    )
+    with subprocess.Popen(
+        ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout and process.stderr
+        (process.stderr if closed else process.stdout).read(1)  # it has begun
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(timeout=30) == 143
+        finally:
+            process.kill()
+        assert "Traceback" not in process.stderr.read()
+
+
 def test_what_a_signal_cut_off_goes_on_and_is_whole(
     bucket: str, settings_for: MakeSettings, fault_proxy: FaultProxy, s3: Any
 ) -> None:

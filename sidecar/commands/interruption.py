@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 from sidecar.logs import log
@@ -18,6 +19,8 @@ from sidecar.logs import log
 # https://pubs.opengroup.org/onlinepubs/9699919799/utilities/V3_chap02.html#tag_18_08_02
 _BASE = 128
 _LOOK_SECONDS = 0.2
+# Whoever reads our output may have stopped reading: then neither a line nor what is buffered can be written.
+_SAY_SECONDS = 0.5
 
 
 def until_signalled(name: str, work: Callable[[], int]) -> int:
@@ -34,13 +37,12 @@ def until_signalled(name: str, work: Callable[[], int]) -> int:
             ends.append(error)
 
     def end(number: int, frame: FrameType | None) -> None:
-        log.warning(
-            "%s was ended by %s; what is done stays, and the same command goes on from there",
-            name,
-            signal.Signals(number).name,
-        )
-        sys.stdout.flush()
-        os._exit(_BASE + number)
+        try:
+            saying = threading.Thread(target=_say, args=(name, number), daemon=True)
+            saying.start()
+            saying.join(_SAY_SECONDS)
+        finally:
+            os._exit(_BASE + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
@@ -52,3 +54,14 @@ def until_signalled(name: str, work: Callable[[], int]) -> int:
     if isinstance(ended, BaseException):
         raise ended
     return ended
+
+
+def _say(name: str, number: int) -> None:
+    log.warning(
+        "%s was ended by %s; what is done stays, and the same command goes on from there",
+        name,
+        signal.Signals(number).name,
+    )
+    if sys.stdout is not None:  # it was closed before we began
+        with suppress(OSError):
+            sys.stdout.flush()
