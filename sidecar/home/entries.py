@@ -6,6 +6,8 @@ import os
 
 from msgspec import Struct, field
 
+_MOST_NS = 2**63 - 1
+
 
 class FileStat(Struct, frozen=True, array_like=True, gc=False):
     """A regular file as `fstat` saw it. Two equal values mean: not touched in between.
@@ -78,6 +80,13 @@ class Outline(Struct, frozen=True):
 
 def file_stat(path: str, found: os.stat_result) -> FileStat:
     """The values of a regular file that `found` describes."""
-    return FileStat(
-        path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode & 0o777, found.st_ino
-    )
+    mtime_ns, ctime_ns = time_ns(found.st_mtime_ns), time_ns(found.st_ctime_ns)
+    return FileStat(path, found.st_size, mtime_ns, ctime_ns, found.st_mode & 0o777, found.st_ino)
+
+
+def time_ns(found_ns: int) -> int:
+    """A time as the file system has it, or the nearest that 64 bits can carry: the years 1677 to 2262.
+
+    A volume in memory takes any year, and what is noted of it must be read again.
+    """
+    return max(-_MOST_NS, min(found_ns, _MOST_NS))

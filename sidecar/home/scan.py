@@ -16,7 +16,7 @@ from functools import cached_property, partial
 
 from sidecar.errors import HomeError
 from sidecar.home.beneath import DIRECTORY, Directory, Home, check_path
-from sidecar.home.entries import DirStat, FileStat, LinkStat, Refused, Scan, file_stat
+from sidecar.home.entries import DirStat, FileStat, LinkStat, Refused, Scan, file_stat, time_ns
 from sidecar.home.links import kept_target, link_problem
 from sidecar.home.ownership import foreign_reason
 from sidecar.home.problems import home_error, kind, not_permitted
@@ -166,7 +166,7 @@ class _Walk:
         with Directory(self._home.descend(path, DIRECTORY)) as fd, os.scandir(fd) as entries:
             if place.taken:
                 found = os.fstat(fd)
-                self.directories[path] = DirStat(path, found.st_mtime_ns, found.st_mode & 0o777)
+                self.directories[path] = DirStat(path, time_ns(found.st_mtime_ns), found.st_mode & 0o777)
             self._names(path + "/" if path else "", place, fd, entries)
 
     def _names(self, prefix: str, place: Place, fd: int, entries: os._ScandirIterator[str]) -> None:
@@ -229,7 +229,7 @@ class _Walk:
         if problem:
             self.refused.append(Refused(path, problem))
         else:
-            self.links[path] = LinkStat(path, target, found.st_mtime_ns)
+            self.links[path] = LinkStat(path, target, time_ns(found.st_mtime_ns))
 
     def _over_the_cap(self, size: int) -> str:
         cap = self._max_file_bytes / _MIB

@@ -133,6 +133,6 @@ def content_of(file: LedgerFile) -> Content | None:
         for line in file.lines():
             content.apply(line)
         return content
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, OverflowError):
         file.say_damaged()
         return None

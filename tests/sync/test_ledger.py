@@ -379,3 +379,9 @@ def test_what_was_tried_before_a_settling_is_settled_with_it(tmp_path: Path) -> 
         ledger.fold("a", ledger.known("a").flushed, Flushed(6, "f" * 64, 0))
         now = ledger.flushed("a")
     assert now and now.tried is None
+
+
+def test_a_number_that_no_ledger_can_hold_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "ledger.json").write_text(_SNAPSHOT)
+    (tmp_path / "ledger.log").write_text(_LOG + f'["mark","d",["1",1,"d",1,"d",null,{2**64},384,null,""]]\n')
+    assert content_of(LedgerFile(tmp_path)) is None
