@@ -70,6 +70,8 @@ class Picture(Struct, frozen=True):
 
 
 NONE = Picture(Manifest(), Root(), (), "")
+NOTHING = NONE.manifest
+"""What `read_if_any` returns where there is no manifest: this very object, and only there."""
 
 
 def read(store: Store, keys: AreaKeys, parts: Parts | None = None) -> Picture:
@@ -104,7 +106,8 @@ def read_if_any(workspace: Workspace) -> Manifest:
     problem: SidecarError | None = None
     for _ in range(_TRIES):
         try:
-            return _read(workspace).manifest
+            found = _read(workspace)
+            return Manifest() if found.problem else found.manifest
         except ConditionFailed as error:  # the connection broke, and it is another one by now
             problem = error
             continue

@@ -65,7 +65,7 @@ class Prefetch:
     @property
     def found_none(self) -> bool:
         """Whether it is known by now that there is no manifest, so that the area is likely to be empty."""
-        return self._known.is_set() and self._error is None and not self.manifest().generation
+        return self._known.is_set() and self._manifest is picture.NOTHING
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """The bytes of the pack `name`, once. Raises ObjectMissing and other StoreErrors."""

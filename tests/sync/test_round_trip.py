@@ -1,6 +1,7 @@
 """A home outlives its pod: what one pod wrote, the next one has, to the byte, the mode and the nanosecond."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from sidecar.errors import BucketMissing, StoreUnreachable
+from sidecar.sync import picture
 from sidecar.sync.initial import initial_sync
 from sidecar.sync.prefetch import Prefetch
 from tests.sync.pods import T0, MakeSettings, Pod, objects, pods
@@ -39,6 +41,32 @@ def test_a_home_comes_back_exactly(bucket: str, settings_for: MakeSettings, tmp_
     assert second.tree() == first.tree()
 
 
+@pytest.mark.skipif(
+    not os.access("/dev/shm", os.W_OK), reason="needs /dev/shm: a volume in memory has any year"
+)
+def test_times_that_64_bits_cannot_carry_are_the_nearest_that_they_can(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    """A volume in memory takes them; noted as they are, neither ledger nor manifest could be read again."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        first, second = pods(settings_for, bucket, Path(memory), 2)
+        first.start()
+        fill(first)
+        far = ["settings.json", "projects/-w/s1.jsonl", "todos", "skills/latest"]
+        for path in far:
+            os.utime(first.home / path, (253_402_214_400, 253_402_214_400), follow_symlinks=False)
+        assert first.backup().durable
+        assert first.backup().files == 0, "the ledger was not read, or nothing in it is as it is"
+        second.start()
+        for path in far:
+            assert (second.home / path).lstat().st_mtime_ns == 2**63 - 1
+        assert {path: seen[3] for path, seen in second.tree().items()} == {
+            path: seen[3] for path, seen in first.tree().items()
+        }
+        with second.open() as workspace:
+            assert not picture.read(workspace.store, workspace.keys).problem
+
+
 def test_without_the_manifest_bytes_modes_and_mtimes_come_back_all_the_same(
     bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
 ) -> None:
@@ -53,7 +81,7 @@ def test_without_the_manifest_bytes_modes_and_mtimes_come_back_all_the_same(
 
 
 def test_an_area_without_a_manifest_is_known_to_be_likely_empty(
-    bucket: str, settings_for: MakeSettings, tmp_path: Path
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
 ) -> None:
     first, second = pods(settings_for, bucket, tmp_path, 2)
     with first.open(live=False) as workspace:
@@ -63,10 +91,12 @@ def test_an_area_without_a_manifest_is_known_to_be_likely_empty(
     first.start()
     fill(first)
     first.backup()
-    with second.open(live=False) as workspace:
-        prefetch = Prefetch(workspace)
-        prefetch.manifest()
-        assert not prefetch.found_none
+    for damage in (b"", b"not one"):
+        with second.open(live=False) as workspace:
+            prefetch = Prefetch(workspace)
+            prefetch.manifest()
+            assert not prefetch.found_none
+        s3.put_object(Bucket=bucket, Key="user_data/ada/.claude-sidecar/manifest.json.zst", Body=damage)
 
 
 @pytest.mark.parametrize("damage", [b"", b"not zstd", b"\x28\xb5\x2f\xfd\x00"])
