@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,15 +19,19 @@ import sys
 from pathlib import Path
 from sidecar.cli import main
 
-assert main(["backup"]) == 0
+assert main([sys.argv[2]]) == 0
 status = Path("/proc/self/status").read_text()
 print(next(line.split()[1] for line in status.splitlines() if line.startswith(sys.argv[1])))
 """
 
 
 def kib_of_a_backup(settings: Settings, what: str) -> int:
+    return kib_of("backup", settings, what)
+
+
+def kib_of(command: str, settings: Settings, what: str) -> int:
     child = subprocess.run(
-        [sys.executable, "-c", _CHILD, what],
+        [sys.executable, "-c", _CHILD, what, command],
         env=environ_of(settings),
         capture_output=True,
         text=True,
@@ -73,3 +78,19 @@ def test_a_checkpoint_of_a_long_transcript_that_grew_holds_no_more_than_what_is_
     with transcript.open("ab") as more:
         more.write(line)
     assert kib_of_a_backup(settings, "VmHWM") * 1024 < 60 * MIB
+
+
+def test_a_restore_beside_long_transcripts_holds_none_of_them(
+    bucket: str, settings_for: MakeSettings
+) -> None:
+    settings = settings_for(bucket, user_id="ada")
+    line, project = os.urandom(MIB // 2).hex().encode()[:-1] + b"\n", Path(settings.home) / "projects/-w"
+    project.mkdir(parents=True, mode=0o700)
+    for number in range(6):
+        (project / f"{number}.jsonl").write_bytes(line * 40)
+    kib_of_a_backup(settings, "VmHWM")
+    shutil.rmtree(settings.state_dir)  # the volume of the ledger is lost, the home is not
+    for path in project.iterdir():
+        os.truncate(path, 39 * len(line))
+    assert kib_of("restore", settings, "VmHWM") * 1024 < 150 * MIB
+    assert {path.stat().st_size for path in project.iterdir()} == {40 * len(line)}

@@ -15,7 +15,7 @@ from sidecar.area.manifest import FileEntry
 from sidecar.area.objects import ObjectInfo
 from sidecar.errors import ConditionFailed, FileChanged, ObjectArchived, ObjectDamaged, ObjectMissing
 from sidecar.home.entries import FileStat
-from sidecar.home.reads import json_problem, must_be_whole_json, open_file
+from sidecar.home.reads import StableFile, json_problem, must_be_whole_json, open_file
 from sidecar.home.writes import append, open_writer
 from sidecar.sync import merge
 from sidecar.sync.bodies import Pieced, Spool, blocks
@@ -25,6 +25,8 @@ from sidecar.sync.snapshots import Snapshot
 from sidecar.sync.workspace import Workspace
 
 _TRIES = 3
+# What one path may take in memory on its way: many come side by side.
+MEMORY_PER_FILE_BYTES = 4 * 1024 * 1024
 _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 # Settings files are a few KiB; one larger than this is not checked.
 _JSON_BYTES = 8 * 1024 * 1024
@@ -82,6 +84,10 @@ def bring(workspace: Workspace, wanted: Wanted) -> Arrival:
     except ObjectArchived as error:
         return Arrival(path, problem=error.message)
     return Arrival(path, problem=problem)
+
+
+def _fixed(file: StableFile, end: int) -> Snapshot:
+    return Snapshot(file, end, by_blocks=end > MEMORY_PER_FILE_BYTES)
 
 
 class _Held(Struct, frozen=True):
@@ -188,7 +194,7 @@ class _Path:
 
     def _meet(self) -> Arrival:
         with open_file(self.workspace.home, self.path) as file:
-            local = Snapshot(file, file.size)
+            local = _fixed(file, file.size)
             with self.workspace.store.open(self.key) as download:
                 return self._write(download, file.stat, local)
 
@@ -203,7 +209,7 @@ class _Path:
                 )
             head, spool = workspace.spool(self.path)
             with spool:
-                local = Snapshot(file, end)
+                local = _fixed(file, end)
                 shared = merge.common_prefix(local, spool, end, spool.size)
                 if shared == end:
                     return self._continue(_Held(head.info, head.metadata, spool), spool, local, file.stat)

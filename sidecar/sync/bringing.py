@@ -20,7 +20,6 @@ from sidecar.sync.transfers import Done, Job, concerns_all, run_jobs
 from sidecar.sync.unpacking import by_pack, unpack
 from sidecar.sync.workspace import Workspace
 
-_MEMORY_PER_FILE_BYTES = 4 * 1024 * 1024
 _MEMORY_PER_PACK_BYTES = 16 * 1024 * 1024
 
 # What begins the name of a pack's job: no path begins so.
@@ -86,7 +85,7 @@ class Bringing:
         )
 
     def _job(self, item: Wanted) -> Job[Arrivals]:
-        weight = min(item.info.size, _MEMORY_PER_FILE_BYTES)
+        weight = min(item.info.size, arrivals.MEMORY_PER_FILE_BYTES)
         return Job(item.path, weight, lambda: [arrivals.bring(self._workspace, item)])
 
     def _run(self, jobs: dict[str, tuple[Job[Arrivals], list[Wanted]]]) -> list[Wanted]:

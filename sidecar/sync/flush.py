@@ -29,6 +29,8 @@ from sidecar.sync.workspace import Workspace
 
 # A changed file up to this size travels whole in the batch; a larger one is checkpointed by itself.
 SMALL_BYTES = 256 * 1024
+# What a flush holds of a file that it sends by itself: a checkpoint beside it may hold a larger one.
+HELD_BYTES = 32 * 1024 * 1024
 
 
 class FlushResult(Struct, frozen=True):
@@ -314,7 +316,7 @@ def _not_written(batch: list[_Gathered], tails: Tails, tally: _Tally, error: Sid
 def _ship(workspace: Workspace, stat: FileStat, tally: _Tally) -> None:
     ship = transcripts.ship if is_transcript(stat.path) else whole_files.ship
     try:
-        shipped: Shipped = ship(workspace, stat)
+        shipped: Shipped = ship(workspace, stat, by_blocks=stat.size > HELD_BYTES)
     except HomeError as error:
         tally.refused.append(Unsynced(stat.path, error.message, stat.size))
         return

@@ -25,10 +25,15 @@ from sidecar.sync.workspace import Workspace
 _PAUSE_SECONDS = 0.05
 
 
-def ship(workspace: Workspace, stat: FileStat, *, contested: bool = False) -> Shipped:
+def ship(
+    workspace: Workspace, stat: FileStat, *, contested: bool = False, by_blocks: bool = False
+) -> Shipped:
     """Bring the object of the transcript `stat.path` up to the last whole line of the size that `stat` saw.
 
-    `contested`: somebody else wrote the object: read it first, whatever the marks say (rule 7).
+    Parameters
+    ----------
+    contested: somebody else wrote the object: read it first, whatever the marks say (rule 7).
+    by_blocks: hold nothing of it in memory.
 
     Raises
     ------
@@ -38,7 +43,7 @@ def ship(workspace: Workspace, stat: FileStat, *, contested: bool = False) -> Sh
         known = workspace.ledger.known(stat.path)
         try:
             with open_file(workspace.home, stat.path) as file:
-                return _Shipment(workspace, file, stat, known).ship(contested)
+                return _Shipment(workspace, file, stat, known, by_blocks).ship(contested)
         except FileChanged as error:
             if not workspace.is_there(stat.path):
                 return Shipped(stat.path)
@@ -56,7 +61,9 @@ class _Remote(Struct, frozen=True):
 class _Shipment:
     """One transcript's way up. Both marks are taken from one snapshot of the local file (rule 18)."""
 
-    def __init__(self, workspace: Workspace, file: StableFile, seen: FileStat, known: Known) -> None:
+    def __init__(
+        self, workspace: Workspace, file: StableFile, seen: FileStat, known: Known, by_blocks: bool
+    ) -> None:
         self.workspace = workspace
         self.file = file
         self.path = file.stat.path
@@ -70,7 +77,8 @@ class _Shipment:
         self.tail_bytes = limit - end
         self.tried = self.flushed.tried if self.flushed else None
         within = [prefix for prefix in (*prefixes, self.tried) if prefix and prefix[0] <= end]
-        self.local = Snapshot(file, end, [size for size, _ in within], by_blocks=self._stays_in_the_store())
+        by_blocks = by_blocks or self._stays_in_the_store()
+        self.local = Snapshot(file, end, [size for size, _ in within], by_blocks=by_blocks)
         held = {(size, digest) for size, digest in within if self.local.prefix_sha256(size) == digest}
         if self.tried and end < self.tried[0] <= file.size and sha256(file, self.tried[0]) == self.tried[1]:
             held.add(self.tried)
@@ -114,6 +122,7 @@ class _Shipment:
         return self._unite_until_settled(displace=step is TranscriptStep.REWRITE)
 
     def _note(self, mark: Mark) -> Shipped:
+        demand_known(self.workspace, self.path, mark)
         stat = self.file.stat
         noted = (mark.mtime_ns, mark.mode) != (stat.mtime_ns, stat.mode)
         self._record(mark.etag, mark.size, mark.digest, end=mark.local_size, digest_of_end=mark.local_digest)

@@ -30,7 +30,12 @@ _PAUSE_SECONDS = 0.05
 
 
 def ship(
-    workspace: Workspace, stat: FileStat, *, contested: bool = False, ready: Shipment | None = None
+    workspace: Workspace,
+    stat: FileStat,
+    *,
+    contested: bool = False,
+    ready: Shipment | None = None,
+    by_blocks: bool = False,
 ) -> Shipped:
     """Bring the object of `stat.path` up to date with the home, unless somebody else's version wins.
 
@@ -38,6 +43,7 @@ def ship(
     ----------
     contested: a listing shows an object that the marks do not know: look at it before sending anything.
     ready: the file, read already.
+    by_blocks: hold nothing of it in memory.
 
     Raises
     ------
@@ -49,7 +55,7 @@ def ship(
                 return ready.ship(contested)
             known = workspace.ledger.known(stat.path)
             with open_file(workspace.home, stat.path) as file:
-                return Shipment(workspace, file, known).ship(contested)
+                return Shipment(workspace, file, known, by_blocks=by_blocks).ship(contested)
         except FileChanged as error:
             if not workspace.is_there(stat.path):
                 return Shipped(stat.path)  # deleted since the scan: the next round sees that
@@ -89,7 +95,13 @@ class Shipment:
     """
 
     def __init__(
-        self, workspace: Workspace, file: StableFile, known: Known, arrived: Arrived | None = None
+        self,
+        workspace: Workspace,
+        file: StableFile,
+        known: Known,
+        arrived: Arrived | None = None,
+        *,
+        by_blocks: bool = False,
     ) -> None:
         self.workspace = workspace
         self.file = file
@@ -97,7 +109,7 @@ class Shipment:
         self._arrived = arrived
         self.mark, self.flushed, self.sequence = known.mark, known.flushed, known.number
         self.read_at_ns = workspace.now_ns()
-        self.body = Snapshot(file, file.size)
+        self.body = Snapshot(file, file.size, by_blocks=by_blocks)
         if not file.unchanged():
             raise FileChanged(f"{self.path} changed while it was read", "the next round takes it")
 
@@ -149,6 +161,7 @@ class Shipment:
 
     def _note(self, mark: Mark) -> Shipped:
         """The content is what the object holds: only times and mode may be new."""
+        demand_known(self.workspace, self.path, mark)
         stat = self.file.stat
         noted = (mark.mtime_ns, mark.mode) != (stat.mtime_ns, stat.mode)
         kept = replace(
