@@ -123,7 +123,7 @@ def _fold_own(workspace: Workspace, proofs: _Proofs) -> int:
 def _is_settled(workspace: Workspace, proofs: _Proofs, path: str, sequence: int) -> bool:
     flushed = workspace.ledger.flushed(path)
     if flushed is None:
-        return _is_held(workspace, proofs, path, sequence)
+        return _is_held(workspace, proofs, path, sequence, keep=False)
     if flushed.folded >= sequence:
         return True
     if workspace.is_there(path):
@@ -142,16 +142,19 @@ def settle_orphan(workspace: Workspace, path: str, after: int, upto: int) -> boo
     return settled and (orphans.settle_whole(workspace, wholes[-1]) if wholes else True)
 
 
-def _is_held(workspace: Workspace, proofs: _Proofs, path: str, sequence: int) -> bool:
+def _is_held(workspace: Workspace, proofs: _Proofs, path: str, sequence: int, *, keep: bool) -> bool:
     """Whether the bucket holds what own entries have, from this one on, of a path whose flushes the ledger no
-    longer knows (its home was another, its deletion refused): judged by the bytes, as what others left."""
+    longer knows (its home was another, its deletion refused): judged by the bytes, as what others left.
+
+    `keep`: the entry is about to go; a file that is not the object is kept aside.
+    """
     newest = max(workspace.ledger.entries(), default=sequence)
     if not workspace.is_there(path):
         return settle_orphan(workspace, path, sequence - 1, newest)
     lines, wholes = _sorted(journal_reader.own_records(workspace, path, sequence - 1, newest))
     if not all(unfold.contained(record, proofs.lines(path)) for record in lines):
         return False  # the next checkpoint ships what the restore brought
-    if wholes:
+    if wholes and keep:
         _keep_whole(workspace, proofs, wholes[-1])
     return True
 
@@ -162,7 +165,7 @@ def _sorted(records: Sequence[Record]) -> tuple[list[Lines], list[Whole]]:
 
 def _holds(workspace: Workspace, proofs: _Proofs, path: str, sequence: int) -> bool:
     if workspace.ledger.flushed(path) is None:
-        return _is_held(workspace, proofs, path, sequence)
+        return _is_held(workspace, proofs, path, sequence, keep=True)
     if not workspace.is_there(path):  # a later entry may have declared it void
         newest = max(workspace.ledger.entries(), default=sequence)
         return settle_orphan(workspace, path, sequence - 1, newest)

@@ -100,12 +100,14 @@ def _void(workspace: Workspace, paths: list[str]) -> None:
         return
     number = workspace.ledger.next_sequence()  # before the look: what comes back is flushed under a later one
     gone = [path for path in paths if is_gone(workspace, path)]
-    flushed = {path: known for path in gone if (known := workspace.ledger.flushed(path))}
-    if not flushed:
+    if not gone:
         return
-    void = rewritten.void(workspace, flushed, number)
+    flushed = {path: known for path in gone if (known := workspace.ledger.flushed(path))}
+    void = rewritten.void(workspace, gone, number)
     for path, known in flushed.items():
         workspace.ledger.fold(path, known, known, void)
+    if not flushed:  # else it is noted with them
+        workspace.ledger.arrived(void.sequence, void.entry)
 
 
 def _delete_all(workspace: Workspace, etags: Mapping[str, str]) -> Mirrored:
