@@ -62,9 +62,12 @@ def _honours_conditions(connection: Connection, key: str, patience: Patience) ->
             upload.copy(etag, None)
             if not _is_refused(lambda: _end(upload, _NO_SUCH_ETAG)):
                 return False
+        # A refused end may be the end of that upload.
+        with Composition(connection, key, b"", {}, "text/plain", patience) as upload:
+            upload.copy(etag, None)
             _end(upload, etag)
             upload.keep()
-            return True
+        return True
     finally:
         delete(connection, key, None, patience)
 
