@@ -281,6 +281,8 @@ def test_a_wrong_id_names_the_nearest_and_exits_2(
         assert done.returncode == 2
         assert "the nearest are " in done.stderr
         assert "(settings.json, 2026-01-02T03:04:05+00:00)" in done.stderr
+        done = command(environ, "conflicts", name, "setting.json", "--json")
+        assert (done.returncode, json.loads(done.stdout)["kind"]) == (2, "unknown_version")
 
 
 def test_a_home_that_was_never_this_users_is_not_written_into(

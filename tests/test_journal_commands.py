@@ -51,6 +51,8 @@ def test_a_damaged_entry_is_named_and_the_exit_code_says_partly(
     listed = command(environ_of(pod.settings), "journal", "ls")
     assert listed.returncode == 3
     assert "damaged" in listed.stdout
+    shown = command(environ_of(pod.settings), "journal", "show", "pod-1/000000000001.zst", "--json")
+    assert (shown.returncode, json.loads(shown.stdout)["kind"]) == (1, "corrupt")
 
 
 def test_every_journal_of_a_bucket_is_folded_and_a_second_run_finds_nothing(

@@ -14,7 +14,7 @@ from msgspec import Struct, to_builtins
 from sidecar.area.keys import AreaKeys
 from sidecar.area.manifest import Manifest
 from sidecar.area.store import Store
-from sidecar.commands.output import DONE, WRONG_USE, print_json, say
+from sidecar.commands.output import DONE, WRONG_USE, print_error, print_json, say
 from sidecar.commands.syncing import demanded_user
 from sidecar.errors import FormatError, HomeError, LedgerError, ObjectMissing, SidecarError, StoreError
 from sidecar.home.beneath import Home
@@ -100,6 +100,8 @@ def show(settings: Settings, word: str, *, most_lines: int = SHOWN_LINES, as_jso
         found = find(listed(area.store, area.keys), word)
     except UnknownVersion as error:
         log.error("%s", error)
+        if as_json:
+            print_error(error)
         return WRONG_USE
     one, others = found[0], found[1:]
     comparison = _compared(area, one)
@@ -143,6 +145,8 @@ def take_back(settings: Settings, word: str, *, bucket_only: bool = False, as_js
         one = only(listed(area.store, area.keys), word)
     except UnknownVersion as error:
         log.error("%s", error)
+        if as_json:
+            print_error(error)
         return WRONG_USE
     verdict = Rules(include=settings.include, exclude=settings.exclude).decide(one.path, False)
     if not verdict.taken:

@@ -11,7 +11,7 @@ from sidecar.area.journal import Entry, Lines
 from sidecar.area.keys import AreaKeys
 from sidecar.area.store import Store
 from sidecar.commands.output import DONE, FAILED, PARTLY, print_json, say
-from sidecar.errors import ObjectDamaged, SettingsError, SidecarError
+from sidecar.errors import SettingsError, SidecarError
 from sidecar.logs import log
 from sidecar.settings import BUCKET_NOT_CONFIGURED, Settings
 
@@ -70,11 +70,7 @@ def journal_show(settings: Settings, name: str, *, as_json: bool = False) -> int
     if journal.parsed(key[len(keys.journal) :]) is None:
         raise SettingsError(f"{name!a} is not the name of an entry", "see claude-sidecar journal ls")
     with store.open(key) as download:
-        try:
-            entry = journal.decoded(download.read(), key)
-        except ObjectDamaged as error:
-            log.error("%s", error)
-            return FAILED
+        entry = journal.decoded(download.read(), key)
     described = _described(entry)
     if as_json:
         print_json(described)

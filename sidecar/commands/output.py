@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from sidecar.errors import SettingsError, SidecarError
+from sidecar.errors import SettingsError, SidecarError, UserError
 from sidecar.logs import as_json, log, printable
 from sidecar.sync.progress import Progress
 
@@ -24,7 +24,7 @@ _TERMINAL_SECONDS = 0.1
 
 def failure_code(kind: str | None) -> int:
     """The exit code of an operation that ended with an error of this kind."""
-    return WRONG_USE if kind == SettingsError.kind else FAILED
+    return WRONG_USE if kind in (SettingsError.kind, UserError.kind) else FAILED
 
 
 def say(line: str = "") -> None:

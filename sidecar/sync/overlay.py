@@ -149,6 +149,8 @@ def _bring_what_no_listing_showed(
     head = workspace.head(path)
     if head is None:
         return 0  # deleted by another: what the journal has is all there is
+    if head.info.size > workspace.max_file_bytes:
+        raise FileChanged(f"{path} is larger than CLAUDE_SIDECAR_MAX_FILE_MIB", "it stays in the bucket")
     arrival = bring(workspace, Wanted(path, head.info, {}, RestoreStep.TAKE))
     if arrival.problem:
         raise FileChanged(f"{path}: {arrival.problem}", "the next restore brings it")
