@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -91,8 +92,10 @@ def test_a_signal_ends_a_command_whose_output_goes_nowhere(work: str, closed: st
         "import sys, time; from sidecar.commands.interruption import until_signalled; "
         f"until_signalled('it', {work})"
     )
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(
         ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code],
+        env=buffered,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
