@@ -451,3 +451,28 @@ def test_what_is_made_anew_in_another_home_does_not_settle_what_was_journalled_i
     kept = b"".join([objects(s3, bucket)[LOG], *conflicts(s3, bucket).values()])
     assert b"two\n" in kept, "what was durable is nowhere"
     assert b"anew\n" in kept
+
+
+def test_what_was_journalled_in_another_home_and_is_deleted_in_this_one_does_not_come_back(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    (pod,) = mirroring(settings_for, bucket, tmp_path)
+    pod.start()
+    fill(pod)
+    pod.append(LOG, "one\n")
+    pod.backup()
+    pod.append(LOG, "two\n")
+    with pod.open() as workspace:
+        assert Flusher(workspace).flush().files == 1
+    old = pod.home.rename(pod.home.parent / "old")
+    (pod.home / "skills").mkdir(parents=True)
+    for number in range(4):
+        shutil.copy2(old / f"skills/{number}.md", pod.home / f"skills/{number}.md")
+    pod.backup()
+    pod.merge()
+    (pod.home / LOG).unlink()
+    assert pod.backup().deleted == 1
+    for _ in range(3):
+        pod.backup()
+    assert LOG not in objects(s3, bucket)
+    assert objects(s3, bucket, JOURNAL) == {}
