@@ -350,3 +350,29 @@ def test_what_was_forgotten_is_never_called_durable_in_the_end(
     human, document = termination(tmp_path)
     assert document["durable"] is False, human
     assert "All durable" not in running.text()
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_who_learns_at_its_end_that_its_user_was_forgotten_calls_nothing_durable(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, behind: bool
+) -> None:
+    """`behind`: the last flush has something to send, and does not ask."""
+    settings = settings_for(bucket, user_id="ada")
+    keys = AreaKeys("user_data", "ada")
+    append(settings, LOG, '{"n": 1}\n')
+    os.utime(Path(settings.home) / LOG, ns=(T0, T0))
+    times = {"CLAUDE_SIDECAR_GRACE_SECONDS": "10", "CLAUDE_SIDECAR_SYNC_DELAY_SECONDS": "600"}
+    with sidecar(settings, tmp_path, **times) as running:
+        running.wait_for("/readyz")
+        eventually(lambda: LOG in objects(s3, bucket), running)
+        erase(Store.connect(settings), keys, now=datetime.now(UTC))
+        if behind:
+            append(settings, LOG, '{"n": 2}\n')
+        assert running.end(signal.SIGTERM) == 1, running.text()
+    human, document = termination(tmp_path)
+    assert document["durable"] is False, human
+    assert "was forgotten" in running.text()
+    assert "All durable" not in running.text()
+    left = objects(s3, bucket, "user_data/ada/")
+    assert keys.tombstone.removeprefix("user_data/ada/") in left
+    assert len(left) == 1 + behind, "an end mark stands in an area that was erased"

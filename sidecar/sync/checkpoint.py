@@ -88,7 +88,7 @@ def checkpoint(
     if dry_run:
         return _planned(workspace, dirty, refused, begun)
     deleted, outline = deletions.candidates(workspace, scan), scan.outline()
-    if dirty or deleted or picture.shape_changed(workspace, outline):
+    if dirty or deleted or picture.shape_changed(workspace, outline) or tombstones.is_noted(workspace):
         tombstones.demand(workspace)
     tally = _Tally(refused=refused)
     _ship_all(

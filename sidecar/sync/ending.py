@@ -14,18 +14,18 @@ from sidecar.logs import log
 from sidecar.sync.books import Books
 from sidecar.sync.flusher import Flusher
 from sidecar.sync.flushing import Flushing
+from sidecar.sync.initial import backup_failed
 from sidecar.sync.operations import Operations
 from sidecar.sync.results import BackupResult, Unsynced
 from sidecar.sync.threads import in_thread
-from sidecar.sync.tombstones import UserForgotten
+from sidecar.sync.tombstones import UserForgotten, recall
 from sidecar.sync.unsynced import unsynced
 
-# Kept back from the last checkpoint for the end mark, and the longest look for what is not durable.
-END_MARK_SECONDS = 0.4
+# Kept back from the last checkpoint for the end mark, two requests; and the longest look for what is not
+# durable.
+END_MARK_SECONDS = 0.6
 LOOK_SECONDS = 0.5
 NOT_IN_TIME = "the bucket did not take it in time"
-# Where these went wrong, a home that differs in nothing from its ledger says nothing of the bucket.
-_NOTHING_TO_NAME = (HomeError.kind, UserForgotten.kind)
 
 Checkpoint = Callable[[Callable[[], bool]], Awaitable[BackupResult]]
 
@@ -60,7 +60,8 @@ class Ending:
         if flusher and flusher.enabled and result.durable:
             with contextlib.suppress(TimeoutError):
                 remaining = deadline - time.monotonic() - 0.1
-                await asyncio.wait_for(self._say_ended(flusher), max(0.0, remaining))
+                forgotten = await asyncio.wait_for(self._say_ended(flusher), max(0.0, remaining))
+                result = forgotten or result
         return result
 
     async def _pass_a_stuck_flush(self, seconds: float) -> None:
@@ -100,11 +101,15 @@ class Ending:
             await asyncio.sleep(pause)
             pause = min(pause * 2, 1.0)
 
-    async def _say_ended(self, flusher: Flusher) -> None:
+    async def _say_ended(self, flusher: Flusher) -> BackupResult | None:
+        """Write the end mark; what became of the backup where the user turned out to be forgotten."""
         try:
             await self._operations.run(lambda _: flusher.say_ended(), "end-mark")
+        except UserForgotten as error:
+            return backup_failed(self._operations.user_id, error)
         except SidecarError as error:
             log.warning("The end mark was not written; the next pod waits a moment for this one: %s", error)
+        return None
 
     # -- what is said of it
 
@@ -130,7 +135,7 @@ class Ending:
         seen: tuple[Unsynced, ...] | None = None
         with contextlib.suppress(TimeoutError, SidecarError):
             seen = await asyncio.wait_for(in_thread(self._look, "look"), LOOK_SECONDS)
-        if seen == () and not told and result.kind not in _NOTHING_TO_NAME:
+        if seen == () and not told and result.kind != HomeError.kind:
             log.info("Every file was in the bucket when the last backup was cut off: %s", result.error)
             whole = replace(result, durable=True, error=None, kind=None, hint=None)
             self._books.note(whole, begun_at, dirty=False)
@@ -149,12 +154,16 @@ class Ending:
 
     def _look(self) -> tuple[Unsynced, ...]:
         operations = self._operations
+        if operations.workspace:
+            recall(operations.workspace)
         return unsynced(operations.settings, operations.user_id, operations.workspace, NOT_IN_TIME)
 
 
 def _better(flushed: BackupResult, checkpoint: asyncio.Future[BackupResult]) -> BackupResult:
     """Of the last flush and the last checkpoint the one that made more durable."""
     problem = checkpoint.exception()
+    if problem is None and checkpoint.result().kind == UserForgotten.kind:
+        return checkpoint.result()  # a flush does not ask, and wrote into an area that was erased
     if problem is None:
         return checkpoint.result() if checkpoint.result().durable or not flushed.durable else flushed
     if not flushed.durable:

@@ -162,7 +162,13 @@ class Flusher:
         return len(entries) >= MAX_ENTRIES or sum(entry.size for entry in entries) >= MAX_BYTES
 
     def say_ended(self) -> None:
-        """The end mark: this writer will write no more, so nobody needs to wait for it."""
+        """The end mark: this writer will write no more, so nobody needs to wait for it.
+
+        Raises
+        ------
+        UserForgotten: the area was erased; nothing is written into it. StoreError: it is not in the bucket.
+        """
+        tombstones.demand(self._workspace)
         sequence, size = put_entry(self._workspace, (), ended=True)
         self._workspace.ledger.record_flush(sequence, size, {})
 

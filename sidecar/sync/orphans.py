@@ -12,7 +12,7 @@ from sidecar.area import metadata
 from sidecar.area.journal import Lines, Whole
 from sidecar.area.objects import Condition, IfAbsent, IfMatch
 from sidecar.errors import ConditionFailed, ObjectMissing
-from sidecar.sync import unfold
+from sidecar.sync import tombstones, unfold
 from sidecar.sync.bodies import Bytes, Pieced, sha256
 from sidecar.sync.merge import Readable, Span
 from sidecar.sync.workspace import Workspace
@@ -25,7 +25,7 @@ def settle_lines(workspace: Workspace, path: str, writers: Mapping[str, Sequence
 
     Raises
     ------
-    StoreError: the object is as it was, or holds the lines.
+    StoreError: the object is as it was, or holds the lines. UserForgotten: the area was erased.
     """
     newest = max((r for records in writers.values() for r in records), key=lambda r: r.mtime_ns)
     for _ in range(_TRIES):
@@ -52,7 +52,7 @@ def settle_whole(workspace: Workspace, whole: Whole) -> bool:
 
     Raises
     ------
-    StoreError: nothing is known to have changed.
+    StoreError, UserForgotten: nothing is known to have changed.
     """
     head = workspace.head(whole.path)
     body = Bytes(whole.data)
@@ -77,6 +77,7 @@ def _put(
         sha256=sha256(body),
         base=record.base if isinstance(record, Whole) else "",
     )
+    tombstones.demand(workspace)  # a checkpoint that has nothing else to send did not ask
     try:
         workspace.moving()
         workspace.store.put(

@@ -172,6 +172,11 @@ def demand(workspace: Workspace) -> None:
     raise _forgotten(workspace, found)
 
 
+def is_noted(workspace: Workspace) -> bool:
+    """Whether a tombstone stopped this ledger: it asks until that is gone, and calls nothing durable."""
+    return _FORGOTTEN in workspace.ledger.header.extra
+
+
 def recall(workspace: Workspace) -> None:
     """Raise UserForgotten where a checkpoint found that out. For a flush, which is one PUT: no request."""
     noted = workspace.ledger.header.extra.get(_FORGOTTEN)

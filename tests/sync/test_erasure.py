@@ -1,5 +1,6 @@
 """Forgetting a user: all of it goes, nothing else, and it does not come back by an older pod."""
 
+import asyncio
 import threading
 import uuid
 from collections.abc import Iterator
@@ -18,9 +19,16 @@ from sidecar.area.store import Store
 from sidecar.area.versions import Version
 from sidecar.errors import CredentialsRefused, FormatError, StoreUnreachable
 from sidecar.sync import tombstones
+from sidecar.sync.books import Books
+from sidecar.sync.drain import Drain
+from sidecar.sync.ending import Ending
 from sidecar.sync.erasure import Erasure, Inventory, activity, erase, inventory
 from sidecar.sync.flusher import Flusher
-from sidecar.sync.initial import backup_home, initial_sync
+from sidecar.sync.flushing import Flushing
+from sidecar.sync.initial import backup_failed, backup_home, initial_sync
+from sidecar.sync.observers import Observers
+from sidecar.sync.operations import Operations
+from sidecar.sync.results import BackupResult
 from sidecar.sync.tombstones import UserForgotten
 from tests import faults
 from tests.fault_proxy import Exchange, FaultProxy
@@ -305,6 +313,93 @@ def test_an_older_ledger_uploads_nothing_and_says_what_to_do(
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == 1, "said once, not at each interval"
     assert "was forgotten on 2026-01-02T03:04:05+00:00" in errors[0]
+
+
+def test_a_pod_that_ends_writes_no_end_mark_into_an_area_that_was_forgotten(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1)
+    pod.start()
+    pod.append("projects/-w/s.jsonl", "one\n")
+    with pod.open() as workspace:
+        flusher = Flusher(workspace)
+        assert flusher.flush().durable
+        forgotten(pod)
+        assert flusher.flush().durable, "a flush with nothing to send asks nothing"
+        with pytest.raises(UserForgotten):
+            flusher.say_ended()
+    assert keys_of(s3, bucket) == [ADA.tombstone]
+
+
+def test_who_knows_that_its_user_was_forgotten_calls_nothing_durable_though_it_has_nothing_to_send(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1)
+    pod.start()
+    pod.write("plans/a.md", "one", mtime_ns=T0)
+    pod.backup()
+    forgotten(pod)
+    pod.write("plans/b.md", "two")
+    with pytest.raises(UserForgotten):
+        pod.backup()
+    (pod.home / "plans/b.md").unlink()
+    with pytest.raises(UserForgotten):
+        pod.backup()
+    s3.delete_object(Bucket=bucket, Key=ADA.tombstone)
+    assert pod.backup().durable
+
+
+def test_who_knows_that_its_user_was_forgotten_calls_nothing_durable_though_the_bucket_is_away_in_the_end(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path
+) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1)
+    pod.start()
+    pod.write("plans/a.md", "one", mtime_ns=T0)
+    pod.backup()
+    forgotten(pod)
+    pod.write("plans/b.md", "two")
+
+    async def nobody(*_: object) -> Any:
+        raise AssertionError("the workspace is open already")
+
+    with pod.open() as workspace:
+        with pytest.raises(UserForgotten):
+            backup_home(workspace)
+        (pod.home / "plans/b.md").unlink()
+        operations = Operations("ada", pod.settings, nobody)
+        operations.workspace = workspace
+        books = Books("ada")
+        ending = Ending(
+            operations, Flushing(operations, books, Observers(), nobody, print, Drain(1)), books, nobody
+        )
+
+        async def ended() -> BackupResult:
+            async def away() -> BackupResult:
+                return backup_failed("ada", StoreUnreachable("no answer"))
+
+            last = asyncio.create_task(away())
+            await last
+            return await ending.outcome(last)
+
+        assert not asyncio.run(ended()).durable
+
+
+def test_what_was_only_flushed_and_then_deleted_is_not_put_into_an_area_that_was_forgotten(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+) -> None:
+    (pod,) = pods(settings_for, bucket, tmp_path, 1)
+    pod.start()
+    pod.write("plans/a.md", "one", mtime_ns=T0)
+    pod.backup()
+    forgotten(pod)
+    pod.write("plans/b.md", "two")
+    with pod.open() as workspace:
+        Flusher(workspace).flush()
+        (pod.home / "plans/b.md").unlink()
+        backup_home(workspace)
+        with pytest.raises(UserForgotten):
+            backup_home(workspace)
+    assert not objects(s3, bucket)
 
 
 def test_a_tombstone_that_was_taken_away_stops_nobody(
