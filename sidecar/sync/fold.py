@@ -1,9 +1,11 @@
 """Removing journal entries that the objects provably contain (rule 13).
 
 Own entries: every path of the entry was found folded by a checkpoint, a second checkpoint finds the same, and
-the objects are still the versions that the marks know. Foreign entries, of writers that ended or died: every
-line stands in a local prefix that the object contains, every whole file is in its object or under
-``conflicts/``; also found twice. One writer's entries go oldest first, and stop at the first that must stay.
+the objects are still the versions that the marks know, or are read and contain it all the same. What no
+checkpoint brings from the home (it was deleted, is a link or a directory by now, or refused) is settled from
+the journal. Foreign entries, of writers that ended or died: every line stands in a local prefix that the
+object contains, every whole file is in its object or under ``conflicts/``; also found twice. One writer's
+entries go oldest first, and stop at the first that must stay.
 
 Known limit: an outside writer who puts back a stale object without a condition at the very moment of a
 removal, in a bucket without versions.
@@ -11,9 +13,10 @@ removal, in a bucket without versions.
 
 from __future__ import annotations
 
+import stat
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -22,7 +25,9 @@ from sidecar.area import journal as journal_format
 from sidecar.area.journal import Entry, Lines, Record, Void, Whole
 from sidecar.area.objects import ObjectInfo
 from sidecar.errors import FileChanged, HomeError, ObjectMissing
+from sidecar.home.entries import FileStat
 from sidecar.home.reads import open_file
+from sidecar.home.scan import look
 from sidecar.sync import journal_reader, merge, orphans, unfold
 from sidecar.sync.bodies import Bytes, sha256
 from sidecar.sync.journal_reader import Journal
@@ -42,8 +47,19 @@ class _Proofs(Struct):
     """What is found out once a fold: which objects are the versions that the marks know, and their lines."""
 
     workspace: Workspace
+    refused: Collection[str] = ()
     _versions: dict[str, bool] = field(default_factory=dict)
     _lines: dict[str, Counter[bytes]] = field(default_factory=dict)
+
+    def comes(self, path: str) -> bool:
+        """Whether checkpoints bring what stands at `path` in the home, and settle its entries by that: not a
+        directory or a link, nor what is refused."""
+        workspace = self.workspace
+        if path in self.refused or not workspace.is_there(path):
+            return False
+        cap, prefix_bytes = workspace.max_file_bytes, len(workspace.keys.objects.encode())
+        seen = look(workspace.home, workspace.rules, path, max_file_bytes=cap, key_prefix_bytes=prefix_bytes)
+        return isinstance(seen, FileStat)
 
     def version_holds(self, path: str) -> bool:
         """Whether the object of `path` still is the version that mark (a) names."""
@@ -79,14 +95,16 @@ class _Others(Struct, frozen=True):
         return {} if self.alive & writers.keys() else writers
 
 
-def fold(workspace: Workspace) -> Folded:
+def fold(workspace: Workspace, refused: Collection[str] = ()) -> Folded:
     """Remove what can be removed of this writer's entries and of those of writers that are gone.
+
+    `refused`: paths that checkpoints leave out again and again: what is journalled of them does not wait.
 
     Raises
     ------
     StoreError: what is left is found by the next checkpoint.
     """
-    proofs = _Proofs(workspace)
+    proofs = _Proofs(workspace, refused)
     removed = _fold_own(workspace, proofs)
     if workspace.ledger.header.foreign_entries:
         removed += _fold_foreign(workspace, proofs)
@@ -126,7 +144,7 @@ def _is_settled(workspace: Workspace, proofs: _Proofs, path: str, sequence: int)
         return _is_held(workspace, proofs, path, sequence, keep=False)
     if flushed.folded >= sequence:
         return True
-    if workspace.is_there(path):
+    if proofs.comes(path):
         return False
     settled = settle_orphan(workspace, path, flushed.folded, flushed.sequence)
     if settled:
@@ -135,25 +153,41 @@ def _is_settled(workspace: Workspace, proofs: _Proofs, path: str, sequence: int)
 
 
 def settle_orphan(workspace: Workspace, path: str, after: int, upto: int) -> bool:
-    """Put what these own entries hold of a path that is no longer in the home into its object."""
+    """Put what these own entries hold of a path that no checkpoint brings from the home into its object."""
     writer = workspace.ledger.writer
     lines, wholes = _sorted(journal_reader.own_records(workspace, path, after, upto))
     settled = orphans.settle_lines(workspace, path, {writer: lines}) if lines else True
-    return settled and (orphans.settle_whole(workspace, wholes[-1]) if wholes else True)
+    if wholes and _is_of_another_kind(workspace, path):
+        # As a new object it would be newer than what is below the directory, and a restore would take it.
+        workspace.keep_aside(path, Bytes(wholes[-1].data), wholes[-1].sha256, wholes[-1].mtime_ns)
+        return settled
+    return settled and (orphans.settle_whole(workspace, wholes) if wholes else True)
+
+
+def _is_of_another_kind(workspace: Workspace, path: str) -> bool:
+    """Whether what stands at `path` in the home is no file: a directory, or a link."""
+    try:
+        return not stat.S_ISREG(workspace.home.lstat(path).st_mode)
+    except (OSError, HomeError):
+        return False
 
 
 def _is_held(workspace: Workspace, proofs: _Proofs, path: str, sequence: int, *, keep: bool) -> bool:
     """Whether the bucket holds what own entries have, from this one on, of a path whose flushes the ledger no
-    longer knows (its home was another, its deletion refused): judged by the bytes, as what others left.
+    longer knows (its home was another, its deletion refused), or whose object somebody changed: judged by the
+    bytes, as what others left.
 
     `keep`: the entry is about to go; a file that is not the object is kept aside.
     """
     newest = max(workspace.ledger.entries(), default=sequence)
-    if not workspace.is_there(path):
+    if not proofs.comes(path):
         return settle_orphan(workspace, path, sequence - 1, newest)
     lines, wholes = _sorted(journal_reader.own_records(workspace, path, sequence - 1, newest))
     if not all(unfold.contained(record, proofs.lines(path)) for record in lines):
-        return False  # the next checkpoint ships what the restore brought
+        mark = workspace.ledger.mark(path)
+        if mark and mark.etag and not proofs.version_holds(path):
+            workspace.ledger.record(path, mark.cleared())  # the file may never change again
+        return False  # the next checkpoint ships what the restore brought, or unites (rule 7)
     if wholes and keep:
         _keep_whole(workspace, proofs, wholes[-1])
     return True
@@ -166,13 +200,13 @@ def _sorted(records: Sequence[Record]) -> tuple[list[Lines], list[Whole]]:
 def _holds(workspace: Workspace, proofs: _Proofs, path: str, sequence: int) -> bool:
     if workspace.ledger.flushed(path) is None:
         return _is_held(workspace, proofs, path, sequence, keep=True)
+    newest = max(workspace.ledger.entries(), default=sequence)
     if not workspace.is_there(path):  # a later entry may have declared it void
-        newest = max(workspace.ledger.entries(), default=sequence)
         return settle_orphan(workspace, path, sequence - 1, newest)
     mark = workspace.ledger.mark(path)
-    if mark and mark.settled:
-        return True  # it lost, and is under conflicts/
-    return proofs.version_holds(path)
+    if (mark and mark.settled) or proofs.version_holds(path):
+        return True  # it lost, and is under conflicts/; or it is in the object
+    return _is_held(workspace, proofs, path, sequence, keep=True)
 
 
 # -- entries of others
@@ -227,7 +261,7 @@ def _is_contained(
     if isinstance(record, Lines):
         if unfold.contained(record, proofs.lines(record.path)):
             return True
-        if workspace.is_there(record.path) and not workspace.refusal(record.path):
+        if proofs.comes(record.path):
             return False  # the next checkpoint ships what the restore brought
         writers = others.lines_to_settle(record.path)
         if not writers:
@@ -236,7 +270,7 @@ def _is_contained(
         orphans.settle_lines(workspace, record.path, writers)
         return unfold.contained(record, proofs.lines(record.path))
     if not workspace.is_there(record.path):
-        return orphans.settle_whole(workspace, record)  # each in its order: a chain of edits stays a chain
+        return orphans.settle_whole(workspace, [record])  # each in its order: a chain of edits stays a chain
     if any(isinstance(r, Whole) and r.path == record.path for entry in later for r in entry.records):
         return True
     _keep_whole(workspace, proofs, record)

@@ -208,18 +208,20 @@ def backup_home(
     if result.files and not dry_run:
         log.info(".claude backup completed: Successfully backed up %d files to S3", result.files)
     if not dry_run and not result.error:
-        _fold(workspace)
+        _fold(workspace, result)
     _warn(workspace, result)
     return result
 
 
-def _fold(workspace: Workspace) -> None:
+def _fold(workspace: Workspace, result: BackupResult) -> None:
     if not workspace.ledger.entries() and not workspace.ledger.header.foreign_entries:
         return
     from sidecar.sync.fold import fold
 
+    # What is refused once may come at the next checkpoint: settings that somebody is just writing.
+    again = [entry.path for entry in result.refused if not workspace.first_time(entry.path, "the journal")]
     try:
-        folded = fold(workspace)
+        folded = fold(workspace, again)
         log.debug("Folded the journal: %d entries removed, %d left", folded.removed, folded.left)
     except AccessDenied:
         return  # said once, when the journal was read

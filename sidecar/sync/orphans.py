@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import replace
+
 from sidecar.area import metadata
 from sidecar.area.journal import Lines, Whole
 from sidecar.area.objects import Condition, IfAbsent, IfMatch
@@ -47,13 +49,15 @@ def settle_lines(workspace: Workspace, path: str, writers: Mapping[str, Sequence
     return False
 
 
-def settle_whole(workspace: Workspace, whole: Whole) -> bool:
-    """Make `whole` the object where there is none or where it was made from that one, else keep it aside.
+def settle_whole(workspace: Workspace, wholes: Sequence[Whole]) -> bool:
+    """Make the last of one writer's `wholes` the object where there is none, or one that any of them was made
+    from; else keep it aside.
 
     Raises
     ------
     StoreError, UserForgotten: nothing is known to have changed.
     """
+    whole = wholes[-1]
     head = workspace.head(whole.path)
     body = Bytes(whole.data)
     if head is None:
@@ -61,8 +65,8 @@ def settle_whole(workspace: Workspace, whole: Whole) -> bool:
     digest = workspace.digest_of(whole.path, head)
     if digest == whole.sha256:
         return True
-    if digest == whole.base:
-        return _put(workspace, whole.path, body, IfMatch(head.info.etag), whole)
+    if any(digest == one.base for one in wholes):
+        return _put(workspace, whole.path, body, IfMatch(head.info.etag), replace(whole, base=digest))
     workspace.keep_aside(whole.path, body, whole.sha256, whole.mtime_ns)
     return True
 

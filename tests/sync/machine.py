@@ -23,6 +23,9 @@ from sidecar.settings import Settings
 from sidecar.sync.compare import is_transcript
 from sidecar.sync.flusher import Flusher
 from sidecar.sync.initial import backup_home, initial_sync, restore_area
+from sidecar.sync.ledger import directory_of
+from sidecar.sync.ledger_content import Content, content_of
+from sidecar.sync.ledger_file import LedgerFile
 from sidecar.sync.marks import Flushed, Mark
 from sidecar.sync.workspace import Workspace
 from tests.sync.machine_points import (
@@ -181,6 +184,10 @@ class Life(Pod):
             return (self.home / path).read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
+
+    def on_disk(self) -> Content | None:
+        """What its ledger holds."""
+        return content_of(LedgerFile(directory_of(self.settings.state_dir, self.user)))
 
     def contents(self) -> dict[str, bytes]:
         return {path: body for path in PATHS if (body := self.content(path)) is not None}
@@ -768,6 +775,8 @@ class World:
             assert number < rounds, f"it never comes to rest: {self._moving(seen)}"
         for backup in backups:
             assert backup and backup.durable, f"at rest and not durable: {backup}"
+        for pod in self.pods:
+            self._check_journal(pod)
         fresh = self._new_life(99)
         assert self.start(fresh).synced
         for path in PATHS:
@@ -780,6 +789,15 @@ class World:
             self.start(pod)
         self.merge(pod)
         return self.backup(pod)
+
+    def _check_journal(self, pod: Life) -> None:
+        """At rest no entry waits for its own writer: nobody else removes it as long as that one lives."""
+        for _ in range(3):
+            self.backup(pod)
+        content = pod.on_disk()
+        if content and content.entries:
+            self._broken(f"entries of {pod.name} stay in the journal for ever: {content.entries}")
+        self.assert_unbroken()
 
     def _everything(self) -> dict[str, Any]:
         objects = {key: (v.body, v.etag) for key, v in self.bucket.objects.items()}

@@ -129,6 +129,9 @@ def test_an_entry_is_not_removed_while_the_object_is_another_version(
     a.checkpoint()
     a.checkpoint()
     assert len(entries(s3, bucket)) == 1
+    assert objects(s3, bucket) == {LOG: b"stale\none\n"}, "the file may never change again"
+    a.checkpoint()
+    assert not entries(s3, bucket)
 
 
 def test_two_pods_flush_and_die_and_the_third_has_the_union_and_folds_it(

@@ -16,6 +16,7 @@ from tests.sync.machine_truth import lines_of
 from tests.sync.memory_store import Crash, Fate, Lie
 
 LOG = LOGS[0]
+MEMORY = "CLAUDE.md"
 
 
 @pytest.fixture
@@ -772,4 +773,112 @@ def test_a_journal_is_not_laid_alone_where_a_listing_lacks_the_object_that_it_go
     b.store.lies = {OF_LOG: Lie.LACKING}
     world.start(b)
     assert b.content(LOG) == a.content(LOG)
+    world.settle()
+
+
+def test_of_edits_that_were_only_flushed_and_then_deleted_the_last_one_becomes_the_object(
+    world: World,
+) -> None:
+    (a, _) = world.pods
+    world.edit(a, MEMORY)
+    world.append(a, LOG)
+    world.run(a)
+    world.backup(a)
+    for _ in range(2):
+        last = world.edit(a, MEMORY)
+        world.flush(a)
+    world.delete(a, MEMORY)
+    for _ in range(3):
+        world.backup(a)
+    assert object_at(world, MEMORY) == last
+    assert not world.truth.account.entries
+    world.settle()
+
+
+def in_the_way(pod: Life, path: str, what: str) -> None:
+    (pod.home / path).unlink()
+    pod.touched[path] = None
+    if what == "a link":
+        (pod.home / path).symlink_to("elsewhere")
+    else:
+        (pod.home / path).mkdir()
+
+
+@pytest.mark.parametrize("what", ["a link", "a directory"])
+@pytest.mark.parametrize("path", [LOG, MEMORY])
+def test_what_was_flushed_of_a_file_that_is_none_any_more_does_not_stay_in_the_journal(
+    world: World, path: str, what: str
+) -> None:
+    (a, _) = world.pods
+    world.append(a, LOG)
+    world.edit(a, MEMORY)
+    world.run(a)
+    world.backup(a)
+    world.append(a, LOG) if path == LOG else world.edit(a, MEMORY)
+    world.flush(a)
+    flushed = a.content(path)
+    assert flushed
+    in_the_way(a, path, what)
+    for _ in range(3):
+        world.backup(a)
+    assert not world.truth.account.entries
+    assert flushed in {object_at(world, path), *world.truth.kept.get(path, ())}
+    world.assert_unbroken()
+
+
+def test_the_journal_does_not_wait_for_settings_that_stay_broken(world: World) -> None:
+    (a, _) = world.pods
+    world.edit(a, SETTINGS)
+    world.run(a)
+    world.backup(a)
+    flushed = world.edit(a, SETTINGS)
+    world.flush(a)
+    world.put_in(a, SETTINGS, b"{")
+    for _ in range(4):
+        world.backup(a)
+    assert not world.truth.account.entries
+    assert object_at(world, SETTINGS) == flushed
+    last = world.edit(a, SETTINGS)
+    world.backup(a)
+    assert object_at(world, SETTINGS) == last
+    world.settle()
+
+
+def test_what_a_dead_pod_journalled_does_not_wait_where_a_directory_has_its_name(world: World) -> None:
+    a, b = world.pods
+    world.append(b, LOG)
+    world.run(b)
+    world.backup(b)
+    world.append(b, LOG)
+    world.flush(b)
+    flushed = b.content(LOG)
+    world.start(a)
+    world.replace_pod(1)
+    in_the_way(a, LOG, "a directory")
+    world.wait(61)
+    world.run(a)
+    for _ in range(3):
+        world.backup(a)
+    assert not world.truth.account.entries
+    assert object_at(world, LOG) == flushed
+
+
+@pytest.mark.parametrize("what", ["put", "stale", "delete"])
+@pytest.mark.parametrize("path", [LOG, SETTINGS])
+def test_the_journal_does_not_wait_for_the_next_edit_of_a_file_whose_object_somebody_changed(
+    world: World, path: str, what: str
+) -> None:
+    (a, _) = world.pods
+    world.append(a, LOG)
+    world.edit(a, SETTINGS)
+    world.run(a)
+    world.backup(a)
+    world.append(a, LOG) if path == LOG else world.edit(a, SETTINGS)
+    world.flush(a)
+    world.backup(a)
+    assert world.truth.account.entries
+    getattr(world, f"outside_{what}")(path)
+    for _ in range(4):
+        world.backup(a)
+    assert not world.truth.account.entries
     world.settle()
