@@ -10,7 +10,14 @@ from msgspec import Struct, field
 from sidecar.area import journal
 from sidecar.area.journal import Entry, Record, Void
 from sidecar.area.objects import ObjectInfo
-from sidecar.errors import AccessDenied, FormatError, ObjectArchived, ObjectDamaged, ObjectMissing
+from sidecar.errors import (
+    AccessDenied,
+    FormatError,
+    ObjectArchived,
+    ObjectDamaged,
+    ObjectMissing,
+    SidecarError,
+)
 from sidecar.logs import log
 from sidecar.sync.transfers import Job, run_jobs
 from sidecar.sync.workspace import Workspace
@@ -31,11 +38,14 @@ class Journal(Struct, frozen=True):
     denied: bool = False
 
     def alive(self, now: float, own_writer: str) -> set[str]:
-        """The other writers that are at work: wrote within a minute and left no end mark."""
+        """The other writers that are at work: wrote within a minute, and no end mark as their last entry (a
+        sidecar that was restarted goes on behind one)."""
         newest: dict[str, float] = {}
-        for (writer, _), info in self.keys.items():
+        last: dict[str, int] = {}
+        for (writer, number), info in self.keys.items():
+            last[writer] = max(number, last.get(writer, 0))
             newest[writer] = max(info.modified, newest.get(writer, 0.0))
-        ended = {entry.writer for entry in self.entries if entry.ended}
+        ended = {e.writer for e in self.entries if e.ended and e.sequence == last.get(e.writer)}
         return {w for w, at in newest.items() if now - at < ALIVE_SECONDS and w not in ended | {own_writer}}
 
 
@@ -53,12 +63,19 @@ def read_journal(workspace: Workspace) -> Journal:
         return Journal(denied=True)
     entries: list[Entry] = []
     unread: list[str] = []
-    for info, entry in _read(workspace, keys.values()):
-        if entry is None:
-            unread.append(info.key)
+    gone: dict[str, int] = {}
+    names = {info.key: name for name, info in keys.items()}
+    for key, found in _read(workspace, keys.values()):
+        if isinstance(found, Entry):
+            entries.append(found)
+        elif isinstance(found, ObjectMissing):
+            writer, number = names[key]
+            gone[writer] = max(number, gone.get(writer, 0))
         else:
-            entries.append(entry)
-    return Journal(tuple(entries), keys, tuple(unread))
+            unread.append(key)
+    # A writer's entries go oldest first: with one, those before it went as well, and what declared them void.
+    left = tuple(entry for entry in entries if entry.sequence > gone.get(entry.writer, 0))
+    return Journal(left, keys, tuple(unread))
 
 
 def _listed(workspace: Workspace) -> dict[tuple[str, int], ObjectInfo]:
@@ -68,19 +85,19 @@ def _listed(workspace: Workspace) -> dict[tuple[str, int], ObjectInfo]:
     return {name: info for name, info in named if name}
 
 
-def _read(workspace: Workspace, infos: Iterable[ObjectInfo]) -> Iterable[tuple[ObjectInfo, Entry | None]]:
+def _read(workspace: Workspace, infos: Iterable[ObjectInfo]) -> Iterable[tuple[str, Entry | SidecarError]]:
+    """By key the entry, or why there is none: it is gone, or cannot be understood."""
     jobs = [Job(info.key, info.size, lambda info=info: read_entry(workspace, info.key)) for info in infos]  # type: ignore[misc]
-    by_key = {info.key: info for info in infos}
     for done in run_jobs(jobs, workers=workspace.settings.concurrency):
         if isinstance(done.error, ObjectMissing):
-            continue  # folded meanwhile: the objects, listed after this, hold it
-        if isinstance(done.error, (ObjectDamaged, FormatError, ObjectArchived)):
+            yield done.job.name, done.error  # folded meanwhile: the objects, listed after this, hold it
+        elif isinstance(done.error, (ObjectDamaged, FormatError, ObjectArchived)):
             log.warning("%s", done.error)
-            yield by_key[done.job.name], None
+            yield done.job.name, done.error
         elif done.error:
             raise done.error
         elif done.value:
-            yield by_key[done.job.name], done.value
+            yield done.job.name, done.value
 
 
 def read_entry(workspace: Workspace, key: str) -> Entry:

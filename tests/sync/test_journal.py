@@ -1,5 +1,6 @@
 """Seconds, not minutes: what a flush made durable survives the pod, whoever checkpoints, in any order."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from sidecar.area import journal
+from sidecar.sync import journal_reader
 from sidecar.sync.flusher import Flusher
 from sidecar.sync.initial import backup_home, restore_area
 from sidecar.sync.results import BackupResult
@@ -367,6 +369,23 @@ def test_an_entry_that_another_pod_folded_does_not_block_our_own_fold(
         assert a.checkpoint().error is None
     assert not entries(s3, bucket)
     assert lines(objects(s3, bucket)[LOG]) == ["one"]
+
+
+def test_a_sidecar_that_goes_on_behind_its_end_mark_is_at_work_again(
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, run: Any
+) -> None:
+    """Kubernetes restarted its container; the ledger, and so the writer, are the same."""
+    pod, other = pods(settings_for, bucket, tmp_path, 2)
+    running: Running = run(pod)
+    pod.append(LOG, "one\n")
+    running.flush()
+    running.flusher.say_ended()
+    writer = running.workspace.ledger.writer
+    with other.open() as workspace:
+        assert journal_reader.read_journal(workspace).alive(time.time(), workspace.ledger.writer) == set()
+        pod.append(LOG, "two\n")
+        running.flush()
+        assert journal_reader.read_journal(workspace).alive(time.time(), workspace.ledger.writer) == {writer}
 
 
 def test_a_dead_writers_rewind_is_folded_and_not_undone(

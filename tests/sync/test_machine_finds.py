@@ -882,3 +882,21 @@ def test_the_journal_does_not_wait_for_the_next_edit_of_a_file_whose_object_some
         world.backup(a)
     assert not world.truth.account.entries
     world.settle()
+
+
+@pytest.mark.parametrize("path", [LOG, SETTINGS])
+def test_what_was_declared_void_is_not_read_while_its_own_writer_removes_it(world: World, path: str) -> None:
+    """Of two entries the older one is read before, and the one that declares it void after both are gone."""
+    a, b = world.pods
+    world.append(a, LOG, 3)
+    first = world.edit(a, SETTINGS)
+    world.run(a)
+    world.backup(a)
+    world.append(a, LOG) if path == LOG else world.edit(a, SETTINGS)
+    world.flush(a)
+    world.rewind(a, LOG, 3) if path == LOG else world.put_in(a, SETTINGS, first)
+    world.backup(a)
+    _, void = sorted(world.truth.account.entries)
+    world.start(b, {f"before get {void}": [lambda: world.backup(a)]})
+    assert not world.truth.account.entries
+    assert b.content(path) == a.content(path)
