@@ -33,6 +33,10 @@ class Spool:
     """An object's bytes as they came, readable anywhere, with their SHA-256; a context manager.
 
     Up to 8 MiB stay in memory; more goes to an unnamed file in `directory`.
+
+    Raises
+    ------
+    LedgerError: the volume of `directory` does not take it.
     """
 
     def __init__(self, chunks: Iterable[bytes], directory: Path) -> None:
@@ -43,16 +47,21 @@ class Spool:
         )
         self._size = 0
         try:
-            self.sha256 = self._filled(chunks)
+            self.sha256 = self._filled(chunks, directory)
         except BaseException:
             self._file.close()
             raise
 
-    def _filled(self, chunks: Iterable[bytes]) -> str:
+    def _filled(self, chunks: Iterable[bytes], directory: Path) -> str:
         digest = hashlib.sha256()
         for chunk in chunks:
             digest.update(chunk)
-            self._file.write(chunk)
+            try:
+                self._file.write(chunk)
+            except OSError as error:
+                from sidecar.sync.ledger_file import unusable
+
+                raise unusable(directory, error) from error
             self._size += len(chunk)
         return digest.hexdigest()
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.sync.bodies import Spool
+from sidecar.errors import LedgerError
+from sidecar.sync.bodies import SPOOL_BYTES, Spool
 from tests.sync.machine import LOGS, SECOND_NS, SETTINGS, Life, World, world_in
 from tests.sync.machine_points import Events
 from tests.sync.machine_scenes import SCENES, play
@@ -900,3 +901,8 @@ def test_what_was_declared_void_is_not_read_while_its_own_writer_removes_it(worl
     world.start(b, {f"before get {void}": [lambda: world.backup(a)]})
     assert not world.truth.account.entries
     assert b.content(path) == a.content(path)
+
+
+def test_a_volume_that_does_not_take_a_spool_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match="cannot be used"):
+        Spool([b"x" * (SPOOL_BYTES + 1)], tmp_path / "is not there")
