@@ -189,6 +189,11 @@ class Life(Pod):
         """What its ledger holds."""
         return content_of(LedgerFile(directory_of(self.settings.state_dir, self.user)))
 
+    def knows(self, path: str) -> bool:
+        """Whether its ledger knows something of `path`."""
+        content = self.on_disk()
+        return content is not None and (path in content.marks or path in content.flushed)
+
     def contents(self) -> dict[str, bytes]:
         return {path: body for path in PATHS if (body := self.content(path)) is not None}
 
@@ -288,6 +293,8 @@ class World:
         self.append_lines(pod, path, lines, torn=torn)
 
     def append_lines(self, pod: Life, path: str, lines: list[bytes], *, torn: bool = False) -> None:
+        if pod.content(path) is None and pod.knows(path):
+            self.truth.disordered.add(path)  # begun anew in a home that lost it: a rewind of all its lines
         before = pod.content(path) or b""
         data = b"".join(line + b"\n" for line in lines)
         if before and not before.endswith(b"\n"):

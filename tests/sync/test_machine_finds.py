@@ -906,3 +906,22 @@ def test_what_was_declared_void_is_not_read_while_its_own_writer_removes_it(worl
 def test_a_volume_that_does_not_take_a_spool_is_named(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="cannot be used"):
         Spool([b"x" * (SPOOL_BYTES + 1)], tmp_path / "is not there")
+
+
+def test_a_session_that_is_begun_anew_in_a_home_that_lost_it_counts_as_a_rewind(world: World) -> None:
+    """Its first line comes back from another pod, behind what that pod wrote after it; none is lost."""
+    a, b = world.pods
+    world.run(a)
+    world.append(a, LOG)
+    world.flush(a)
+    world.start(b)
+    world.lose_home(a)
+    world.append(a, LOG, 3)
+    world.run(a)
+    world.append(a, LOG)
+    world.flush(a)
+    world.run(b)
+    world.append(b, LOG)
+    world.flush(b)
+    world.settle()
+    assert len(lines_of(object_at(world, LOG))) == 6
