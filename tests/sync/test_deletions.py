@@ -19,10 +19,13 @@ from sidecar.sync.deletions import candidates, remember
 from sidecar.sync.flusher import Flusher
 from sidecar.sync.marks import Mark
 from tests.servers import Server, client
+from tests.sync.machine import LOGS, PATHS, world_in
+from tests.sync.memory_store import Fate
 from tests.sync.pods import T0, MakeSettings, Pod, conflicts, objects, pods
 
 DAY_NS = 86_400_000_000_000
 LOG = "projects/-w/s.jsonl"
+MEMORY = "CLAUDE.md"
 
 
 def mirroring(
@@ -429,26 +432,27 @@ def test_what_was_journalled_in_another_home_does_not_hold_the_journal_up(
     assert (left[LOG], left["skills/5.md"]) == (b"one\ntwo\n", b"changed")
 
 
+@pytest.mark.parametrize("path", [LOG, MEMORY])
 def test_what_is_made_anew_in_another_home_does_not_settle_what_was_journalled_in_the_old_one(
-    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any
+    bucket: str, settings_for: MakeSettings, tmp_path: Path, s3: Any, path: str
 ) -> None:
     (pod,) = mirroring(settings_for, bucket, tmp_path)
     pod.start()
     fill(pod)
-    pod.append(LOG, "one\n")
+    pod.append(path, "one\n")
     pod.backup()
-    pod.append(LOG, "two\n")
+    pod.append(path, "two\n")
     with pod.open() as workspace:
         assert Flusher(workspace).flush().durable
-        (pod.home / LOG).unlink()
+        (pod.home / path).unlink()
         remember(workspace, "home", [0, 0])  # what the ledger knows, it learned in another home
         assert candidates(workspace, Scan()) == []
-        pod.append(LOG, "anew\n")
+        pod.append(path, "anew\n")
         assert Flusher(workspace).flush().durable
     for _ in range(4):
         pod.backup()
     assert objects(s3, bucket, JOURNAL) == {}
-    kept = b"".join([objects(s3, bucket)[LOG], *conflicts(s3, bucket).values()])
+    kept = b"".join([objects(s3, bucket)[path], *conflicts(s3, bucket).values()])
     assert b"two\n" in kept, "what was durable is nowhere"
     assert b"anew\n" in kept
 
@@ -476,3 +480,32 @@ def test_what_was_journalled_in_another_home_and_is_deleted_in_this_one_does_not
         pod.backup()
     assert LOG not in objects(s3, bucket)
     assert objects(s3, bucket, JOURNAL) == {}
+
+
+def test_what_only_the_journal_holds_stays_known_until_the_bucket_is_back(tmp_path: Path) -> None:
+    with world_in(tmp_path, deletions="mirror") as world:
+        (a, _) = world.pods
+        for path in PATHS[:3]:
+            world.append(a, path) if path in LOGS else world.edit(a, path)
+        world.edit(a, MEMORY)
+        world.run(a)
+        world.backup(a)
+        world.append(a, LOGS[0])
+        world.edit(a, MEMORY)
+        world.flush(a)
+        flushed = {path: a.content(path) for path in (LOGS[0], MEMORY)}
+        for path in flushed:
+            world.delete(a, path)
+        assert a.session
+        workspace = a.session.workspace
+        remember(workspace, "home", [0, 0])  # what the ledger knows, it learned in another home
+        world.trouble(a, [Fate.UNREACHABLE] * 50)
+        world.backup(a)
+        assert workspace.ledger.known_paths().issuperset(flushed), "what is in no object was forgotten"
+        world.backup(a)
+        assert not workspace.ledger.known_paths().intersection(flushed)
+        assert {path: world.bucket.objects[world.keys.object(path)].body for path in flushed} == flushed
+        for _ in range(3):
+            world.backup(a)
+        assert not world.truth.account.entries
+        world.settle()
