@@ -169,14 +169,18 @@ class Ledger:
         return self._content.flushed.get(path)
 
     def record_flush(self, sequence: int, size: int, flushed: dict[str, Flushed]) -> None:
-        """Note that entry `sequence` (of `size` bytes) is in the bucket and what it made durable."""
+        """Note that entry `sequence` (of `size` bytes) is in the bucket and what it made durable.
+
+        The entry last: after a kill in between it is still in doubt. One that no path's flush knows of would
+        never be settled.
+        """
         with self._mutex:
-            self._apply(["entry", sequence, packed_entry(OwnEntry(tuple(flushed), size))])
             for path, after in flushed.items():
                 before = self._content.flushed.get(path)
                 newest = max(sequence, before.sequence) if before else sequence
                 noted = replace(after, sequence=newest, folded=before.folded if before else 0)
                 self._apply(["flushed", path, packed_flushed(noted)])
+            self._apply(["entry", sequence, packed_entry(OwnEntry(tuple(flushed), size))])
 
     def known(self, path: str) -> Known:
         """What is known of `path`, asked before its file is read.
@@ -252,11 +256,11 @@ class Ledger:
     def arrived(self, sequence: int, entry: OwnEntry) -> None:
         """Note that an entry of which nobody knew is in the bucket: the next checkpoint settles it."""
         with self._mutex:
-            self._apply(["entry", sequence, packed_entry(entry)])
             for path in entry.paths:
                 now = self._content.flushed.get(path)
                 if now and now.sequence < sequence:
                     self._apply(["flushed", path, packed_flushed(replace(now, sequence=sequence))])
+            self._apply(["entry", sequence, packed_entry(entry)])
 
     def entries(self) -> dict[int, OwnEntry]:
         """A copy of this writer's entries that are still in the bucket, oldest first."""

@@ -925,3 +925,38 @@ def test_a_session_that_is_begun_anew_in_a_home_that_lost_it_counts_as_a_rewind(
     world.flush(b)
     world.settle()
     assert len(lines_of(object_at(world, LOG))) == 6
+
+
+@pytest.mark.parametrize("path", [LOG, MEMORY])
+def test_a_kill_between_two_notes_of_one_flush_leaves_no_entry_that_nobody_settles(
+    tmp_path: Path, path: str
+) -> None:
+    for number in range(2, 30):
+        with world_in(tmp_path / str(number)) as world:
+            (a, _) = world.pods
+            world.append(a, LOG)
+            world.edit(a, MEMORY)
+            world.run(a)
+            world.backup(a)
+            world.append(a, LOG) if path == LOG else world.edit(a, MEMORY)
+            world.flush(a, {number: [world.die]})
+            world.run(a)
+            world.settle()
+
+
+@pytest.mark.parametrize("path", [LOG, MEMORY])
+def test_a_kill_while_it_is_noted_what_arrived_leaves_no_entry_that_nobody_settles(
+    tmp_path: Path, path: str
+) -> None:
+    for number in range(2, 30):
+        with world_in(tmp_path / str(number)) as world:
+            (a, _) = world.pods
+            world.append(a, LOG)
+            world.edit(a, MEMORY)
+            world.run(a)
+            world.backup(a)
+            world.append(a, LOG) if path == LOG else world.edit(a, MEMORY)
+            world.flush(a, answer_lost(world, a))
+            world.backup(a, {number: [world.die]})
+            world.run(a)
+            world.settle()
