@@ -849,9 +849,10 @@ class World:
 
 
 def _was_changed(old: bytes, mark: Mark, flushed: Flushed | None) -> bool:
-    """Whether this version of a file is another than what the ledger knew of it last (no digest: a flush
-    was only tried)."""
-    return sha256(old) != mark.local_digest or bool(flushed and flushed.digest not in ("", sha256(old)))
+    """Whether this version of a file is another than what the ledger knew of it last: in its object, or of a
+    flush; where that was only tried (no digest), of what was tried."""
+    last = flushed.digest or (flushed.tried[1] if flushed.tried else "") if flushed else ""
+    return sha256(old) != mark.local_digest or last not in ("", sha256(old))
 
 
 def refused_json(path: str, body: bytes) -> bool:
